@@ -1,0 +1,13 @@
+//! Vitals' server.
+//!
+//! In the order in which data flows:
+//!
+//! - [`journal`]: the one durable log; committing to it is what acknowledges.
+//! - [`store`]: history, read from the journal.
+//! - [`influx`]: InfluxDB's writer, read from the journal.
+//! - [`metrics`]: the server's own figures.
+
+pub mod influx;
+pub mod journal;
+pub mod metrics;
+pub mod store;

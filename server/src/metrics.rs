@@ -1,0 +1,228 @@
+//! Counters and gauges of the server, kept where things happen and read by `/metrics` and `vitals_server`.
+//!
+//! Whatever drops something counts it here, by a reason from a closed list.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counts up.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// How many so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Adds one until the guard is dropped.
+    pub fn hold(&self) -> Held<'_> {
+        self.0.fetch_add(1, Relaxed);
+        Held(self)
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Holds a gauge one higher.
+#[derive(Debug)]
+pub struct Held<'a>(&'a Gauge);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// One counter for each reason of a closed list.
+#[derive(Debug)]
+pub struct Reasons(Box<[(&'static str, Counter)]>);
+
+impl Reasons {
+    /// Counters for these reasons.
+    pub fn new(reasons: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(reasons.into_iter().map(|reason| (reason, Counter::default())).collect())
+    }
+
+    /// Adds `n` for `reason`; one that is not on the list counts as the last.
+    pub fn add(&self, reason: &str, n: u64) {
+        let found = self.0.iter().find(|(word, _)| *word == reason).or(self.0.last());
+        if let Some((_, counter)) = found {
+            counter.add(n);
+        }
+    }
+
+    /// Each reason with its count.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().map(|(reason, counter)| (*reason, counter.get()))
+    }
+}
+
+/// A distribution of durations in fixed buckets, as Prometheus reads it.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; Self::BOUNDS_MS.len() + 1],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// Upper bounds of the buckets in ms; a last one takes the rest.
+    pub const BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 30_000];
+
+    /// Takes one duration.
+    pub fn observe(&self, duration: std::time::Duration) {
+        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let bucket = Self::BOUNDS_MS.partition_point(|bound| bound * 1_000 < us);
+        self.buckets[bucket].add(1);
+        self.sum_us.add(us);
+    }
+
+    /// Counts per bucket (not cumulated) and the sum in µs.
+    pub fn snapshot(&self) -> ([u64; Self::BOUNDS_MS.len() + 1], u64) {
+        (std::array::from_fn(|i| self.buckets[i].get()), self.sum_us.get())
+    }
+}
+
+/// All of the server's own figures.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Connections open now.
+    pub connections: Gauge,
+    /// Connections accepted.
+    pub connections_accepted: Counter,
+    /// Connections refused or closed by the server, by `Refusal::word`.
+    pub refused: Reasons,
+    /// Samples that came in, live and backlog.
+    pub samples_received: Counter,
+    /// Samples settled as durable.
+    pub samples_acked: Counter,
+    /// Samples that will never be stored, by reason.
+    pub samples_dropped: Reasons,
+    /// Sections of a kind that this version does not know.
+    pub sections_unknown: Counter,
+    /// Sections of a known kind that could not be read.
+    pub sections_damaged: Counter,
+    /// Samples that the store already had.
+    pub samples_duplicate: Counter,
+    /// Time from a batch's arrival to its commit.
+    pub batch_commit: Histogram,
+    /// Commits of the journal that failed.
+    pub journal_errors: Counter,
+    /// Bytes of the journal on disk.
+    pub journal_bytes: Gauge,
+    /// Bytes of the journal that the store has not passed.
+    pub store_lag_bytes: Gauge,
+    /// Bytes of the journal that InfluxDB has not.
+    pub influx_lag_bytes: Gauge,
+    /// Age in ms of the oldest sample that InfluxDB has not.
+    pub influx_lag_ms: Gauge,
+    /// Lines that InfluxDB took.
+    pub influx_lines: Counter,
+    /// Time of a write request to InfluxDB that succeeded.
+    pub influx_request: Histogram,
+    /// Write requests that failed, by reason: see `influx`.
+    pub influx_errors: Reasons,
+    /// Lines that InfluxDB will never take, by reason.
+    pub influx_dropped: Reasons,
+}
+
+/// Why a write request to InfluxDB failed.
+pub const INFLUX_ERRORS: [&str; 9] = [
+    "unreachable",
+    "timeout",
+    "unauthorized",
+    "not_found",
+    "rejected",
+    "too_large",
+    "busy",
+    "server_error",
+    "unexpected",
+];
+/// Why a line is never written to InfluxDB.
+pub const INFLUX_DROPS: [&str; 4] = ["malformed", "type_conflict_or_too_old", "no_host", "journal_full"];
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        use vitals_wire::message::{DropReason, Refusal};
+        Self {
+            connections: Gauge::default(),
+            connections_accepted: Counter::default(),
+            refused: Reasons::new(Refusal::ALL.iter().map(|refusal| refusal.word())),
+            samples_received: Counter::default(),
+            samples_acked: Counter::default(),
+            samples_dropped: Reasons::new(DropReason::ALL.iter().map(|reason| reason.word())),
+            sections_unknown: Counter::default(),
+            sections_damaged: Counter::default(),
+            samples_duplicate: Counter::default(),
+            batch_commit: Histogram::default(),
+            journal_errors: Counter::default(),
+            journal_bytes: Gauge::default(),
+            store_lag_bytes: Gauge::default(),
+            influx_lag_bytes: Gauge::default(),
+            influx_lag_ms: Gauge::default(),
+            influx_lines: Counter::default(),
+            influx_request: Histogram::default(),
+            influx_errors: Reasons::new(INFLUX_ERRORS),
+            influx_dropped: Reasons::new(INFLUX_DROPS),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_reason_that_is_not_listed_counts_as_the_last() {
+        let reasons = Reasons::new(["a", "other"]);
+        reasons.add("a", 2);
+        reasons.add("x", 1);
+        assert_eq!(reasons.iter().collect::<Vec<_>>(), [("a", 2), ("other", 1)]);
+    }
+
+    #[test]
+    fn a_duration_falls_into_the_bucket_that_bounds_it() {
+        let histogram = Histogram::default();
+        histogram.observe(Duration::from_millis(1));
+        histogram.observe(Duration::from_micros(1_001));
+        histogram.observe(Duration::from_secs(60));
+        let (buckets, sum_us) = histogram.snapshot();
+        assert_eq!((buckets[0], buckets[1], buckets[12]), (1, 1, 1));
+        assert_eq!(sum_us, 1_000 + 1_001 + 60_000_000);
+    }
+
+    #[test]
+    fn a_held_gauge_falls_when_let_go() {
+        let gauge = Gauge::default();
+        let held = gauge.hold();
+        assert_eq!(gauge.get(), 1);
+        drop(held);
+        assert_eq!(gauge.get(), 0);
+    }
+}

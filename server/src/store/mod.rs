@@ -1,0 +1,1 @@
+//! History: SQLite with compressed stretches of time series in it.

@@ -1,0 +1,144 @@
+//! The messages of protocol version 1, one file each.
+//!
+//! On the wire a message is its kind (a varint) followed by its body. Kinds 1 to 63 go from client to server, 64 and up
+//! from server to client. There is none by which a server could make a client run, read or write anything.
+
+mod ack;
+mod bye;
+mod hello;
+mod live_sample;
+mod new_secret;
+mod refused;
+mod samples;
+mod set_interval;
+mod welcome;
+
+pub use ack::{Ack, DropReason, RefusedSample};
+pub use bye::{Bye, ByeReason};
+pub use hello::{Facts, Hello, Label};
+pub use live_sample::LiveSample;
+pub use new_secret::NewSecret;
+pub use refused::{Refusal, Refused};
+pub use samples::Samples;
+pub use set_interval::SetInterval;
+pub use welcome::{Limits, Welcome};
+
+/// The protocol's version, told in `Hello` and `Welcome`.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+macro_rules! messages {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $kind:literal $variant:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant($variant),)*
+        }
+
+        impl crate::codec::Message for $name {
+            const KINDS: &'static [(u32, &'static str)] = &[$(($kind, stringify!($variant)),)*];
+
+            fn encode(&self, out: &mut bytes::BytesMut) -> Result<(), crate::codec::CodecError> {
+                match self {
+                    $(Self::$variant(message) => crate::codec::encode_message($kind, message, out),)*
+                }
+            }
+
+            fn decode(kind: u32, body: &[u8]) -> Result<Self, crate::codec::CodecError> {
+                match kind {
+                    $($kind => crate::codec::decode_message(body).map(Self::$variant),)*
+                    _ => Err(crate::codec::CodecError::UnknownMessage { kind }),
+                }
+            }
+        }
+        $(impl From<$variant> for $name {
+            fn from(message: $variant) -> Self {
+                Self::$variant(message)
+            }
+        })*
+    };
+}
+
+messages! {
+    /// What a client says.
+    ClientMessage {
+        /// Who I am; the first message of every connection.
+        1 Hello,
+        /// Readings to keep.
+        2 Samples,
+        /// The secret that I use from now on.
+        3 NewSecret,
+        /// A reading to show and forget.
+        4 LiveSample,
+        /// I am going, and why.
+        5 Bye,
+    }
+}
+
+messages! {
+    /// What a server says.
+    ServerMessage {
+        /// Come in; the answer to a `Hello`.
+        64 Welcome,
+        /// These batches are settled.
+        65 Ack,
+        /// Show live readings this often for a while.
+        66 SetInterval,
+        /// No, and why; the connection ends.
+        67 Refused,
+    }
+}
+
+/// A closed set of numeric codes, open to numbers that a newer peer may send: `Other` keeps them.
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $code:literal $variant:ident $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(from = "u16", into = "u16")]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+            /// A number from a newer version.
+            Other(u16),
+        }
+
+        impl $name {
+            /// All that this version knows.
+            pub const ALL: &'static [$name] = &[$(Self::$variant,)*];
+
+            /// The word used in logs and metrics.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                    Self::Other(_) => "other",
+                }
+            }
+        }
+
+        impl From<u16> for $name {
+            fn from(code: u16) -> Self {
+                match code {
+                    $($code => Self::$variant,)*
+                    other => Self::Other(other),
+                }
+            }
+        }
+
+        impl From<$name> for u16 {
+            fn from(code: $name) -> u16 {
+                match code {
+                    $($name::$variant => $code,)*
+                    $name::Other(other) => other,
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                match self {
+                    Self::Other(code) => write!(f, "other_{code}"),
+                    known => f.write_str(known.word()),
+                }
+            }
+        }
+    };
+}
+use codes;

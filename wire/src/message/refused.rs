@@ -1,0 +1,45 @@
+use serde::{Deserialize, Serialize};
+
+use crate::bounded::Text;
+use crate::limits::MAX_REFUSED_TEXT_BYTES;
+
+/// No. The connection ends after it; its form never changes within version 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why, for programs.
+    pub code: Refusal,
+    /// Why, for people.
+    pub text: Text<MAX_REFUSED_TEXT_BYTES>,
+    /// Whether trying again as usual makes sense; if not, the client waits ten minutes.
+    pub retry: bool,
+}
+
+super::codes! {
+    /// Why a connection is refused.
+    Refusal {
+        /// A frame or message that cannot be read.
+        1 Malformed "malformed",
+        /// A length over its cap.
+        2 TooLarge "too_large",
+        /// A version of the protocol that the server does not speak.
+        3 Version "version",
+        /// A message at the wrong time, such as samples before a `Hello`.
+        4 Unexpected "unexpected",
+        /// No `Hello`, or no message at all, within the deadline.
+        5 Timeout "timeout",
+        /// Too many connections, in all or from one address.
+        6 TooManyConnections "too_many_connections",
+        /// A name or label that cannot be taken.
+        7 BadName "bad_name",
+        /// A secret or token that is not right.
+        8 Credential "credential",
+        /// The host was revoked.
+        9 Revoked "revoked",
+        /// Another run of a client holds this host's place.
+        10 IdentityInUse "identity_in_use",
+        /// The server is going down.
+        11 ShuttingDown "shutting_down",
+        /// The server cannot do it now.
+        12 Unavailable "unavailable",
+    }
+}
