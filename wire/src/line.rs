@@ -11,16 +11,19 @@ use crate::sample::Sample;
 /// What of a host stands on each of its lines: its name and its labels, escaped once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTags {
-    /// Key and `,key=value`, ascending by key.
-    tags: Box<[(Box<str>, Box<[u8]>)]>,
+    /// Ascending by key.
+    tags: Box<[EscapedTag]>,
 }
+
+/// A tag's key and its `,key=value`.
+type EscapedTag = (Box<str>, Box<[u8]>);
 
 impl HostTags {
     /// The tags of a host of this name with these labels. A label whose key or value is empty is left out, and one
     /// named `host` too.
     pub fn new<'a>(name: &'a str, labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let labels = labels.into_iter().filter(|(key, _)| *key != "host");
-        let mut tags: Vec<(Box<str>, Box<[u8]>)> = std::iter::once(("host", name))
+        let mut tags: Vec<EscapedTag> = std::iter::once(("host", name))
             .chain(labels)
             .filter(|(key, value)| !key.is_empty() && !value.is_empty())
             .map(|(key, value)| {
