@@ -30,7 +30,7 @@ macro_rules! messages {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $kind:literal $variant:ident,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq)]
-        #[expect(clippy::large_enum_variant, reason = "the large ones come once a connection")]
+        #[allow(clippy::large_enum_variant, reason = "the large ones come once a connection")]
         pub enum $name {
             $($(#[$variant_doc])* $variant($variant),)*
         }
