@@ -7,7 +7,14 @@
 //! - [`influx`]: InfluxDB's writer, read from the journal.
 //! - [`metrics`]: the server's own figures.
 
+pub mod clock;
+pub mod config;
+pub mod connection;
 pub mod influx;
 pub mod journal;
+pub mod live;
+pub mod logging;
 pub mod metrics;
+pub mod session;
+pub mod state;
 pub mod store;

@@ -120,6 +120,10 @@ pub struct Metrics {
     pub sections_unknown: Counter,
     /// Sections of a known kind that could not be read.
     pub sections_damaged: Counter,
+    /// Figures that were NaN or infinite, and left out.
+    pub figures_not_finite: Counter,
+    /// Batches not kept because too many of the same client waited for their commit. It sends them again.
+    pub batches_deferred: Counter,
     /// Samples that the store already had.
     pub samples_duplicate: Counter,
     /// Time from a batch's arrival to its commit.
@@ -172,6 +176,8 @@ impl Metrics {
             samples_dropped: Reasons::new(DropReason::ALL.iter().map(|reason| reason.word())),
             sections_unknown: Counter::default(),
             sections_damaged: Counter::default(),
+            figures_not_finite: Counter::default(),
+            batches_deferred: Counter::default(),
             samples_duplicate: Counter::default(),
             batch_commit: Histogram::default(),
             journal_errors: Counter::default(),

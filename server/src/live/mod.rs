@@ -1,0 +1,301 @@
+//! The picture of the fleet as it is now, in memory. It waits for nobody: whoever feeds it is never held up.
+//!
+//! Live samples are taken in the order of arrival; backlog never comes here.
+
+mod presence;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use vitals_wire::ids::HostId;
+use vitals_wire::message::ByeReason;
+use vitals_wire::sample::Sample;
+use vitals_wire::section::{EventKind, Section, TopProcesses};
+
+use crate::metrics::Counter;
+
+pub use presence::{Presence, Watch, down_limit};
+
+/// Hosts are spread over this many locks, so that sessions on both cores rarely meet.
+const SHARDS: usize = 64;
+/// Events that wait to be journaled. A fleet that comes or goes as a whole fits.
+pub const EVENT_QUEUE: usize = 16_384;
+
+/// Something that happened to a host.
+#[derive(Debug, Clone)]
+pub struct HostEvent {
+    /// To whom.
+    pub host: HostId,
+    /// What.
+    pub kind: EventKind,
+    /// For people.
+    pub detail: String,
+}
+
+/// What is known of a host's connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// When it connected, in ms since 1970.
+    pub connected_ms: i64,
+}
+
+/// A host as it is now.
+#[derive(Debug, Clone)]
+pub struct HostNow {
+    /// Whether it is there.
+    pub presence: Presence,
+    /// Since when, in ms since 1970.
+    pub since_ms: i64,
+    /// When it was last heard, in ms since 1970; `None` if not since the server's start.
+    pub heard_ms: Option<i64>,
+    /// How far its clock is ahead of the server's, in ms, as seen at its last sample: network and queues included.
+    pub skew_ms: Option<i64>,
+    /// Its connection, while it has one.
+    pub peer: Option<Peer>,
+    /// Its newest sample.
+    pub sample: Option<Arc<Sample>>,
+    /// The newest list of top processes and its time: not every sample has one.
+    pub top: Option<Arc<(i64, TopProcesses)>>,
+}
+
+struct Entry {
+    watch: Watch,
+    heard_ms: Option<i64>,
+    skew_ms: Option<i64>,
+    peer: Option<Peer>,
+    /// Counts connections, so that the end of an old one does not erase a newer.
+    connection: u64,
+    newest_ms: Option<i64>,
+    sample: Option<Arc<Sample>>,
+    top: Option<Arc<(i64, TopProcesses)>>,
+}
+
+/// The live picture.
+pub struct Live {
+    shards: [Mutex<HashMap<HostId, Entry>>; SHARDS],
+    /// The zero of the watches' time, on both clocks.
+    start: Instant,
+    start_ms: i64,
+    events: mpsc::Sender<HostEvent>,
+    /// Events that found the queue full.
+    pub events_dropped: Counter,
+}
+
+impl Live {
+    /// An empty picture that tells `events` what happens.
+    pub fn new(now_ms: i64, events: mpsc::Sender<HostEvent>) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            start: Instant::now(),
+            start_ms: now_ms,
+            events,
+            events_dropped: Counter::default(),
+        }
+    }
+
+    /// A host that was known before this start of the server.
+    pub fn expect(&self, host: HostId, interval: Duration) {
+        let now = self.start.elapsed();
+        self.shard(host).entry(host).or_insert_with(|| Entry::new(Watch::unknown(now, interval)));
+    }
+
+    /// A host has connected. Gives the connection's number, for `disconnected`.
+    pub fn connected(&self, host: HostId, interval: Duration, peer: Peer) -> u64 {
+        let heard_ms = peer.connected_ms;
+        let number = self.with(host, interval, |entry, now| {
+            entry.peer = Some(peer);
+            entry.heard_ms = Some(heard_ms);
+            entry.connection += 1;
+            (entry.connection, entry.watch.heard(now, interval))
+        });
+        self.tell(host, number.1, String::new);
+        number.0
+    }
+
+    /// That connection has ended.
+    pub fn disconnected(&self, host: HostId, connection: u64) {
+        if let Some(entry) = self.shard(host).get_mut(&host).filter(|entry| entry.connection == connection) {
+            entry.peer = None;
+        }
+    }
+
+    /// A live sample has arrived.
+    pub fn sample(&self, host: HostId, interval: Duration, now_ms: i64, sample: Arc<Sample>) {
+        let top = sample.find(|section| match section {
+            Section::TopProcesses(top) => Some(top.clone()),
+            _ => None,
+        });
+        let event = self.with(host, interval, |entry, now| {
+            entry.heard_ms = Some(now_ms);
+            entry.skew_ms = Some(sample.time_ms.saturating_sub(now_ms));
+            entry.newest_ms = entry.newest_ms.max(Some(sample.time_ms));
+            if let Some(top) = top {
+                entry.top = Some(Arc::new((sample.time_ms, top)));
+            }
+            entry.sample = Some(sample);
+            entry.watch.heard(now, interval)
+        });
+        self.tell(host, event, String::new);
+    }
+
+    /// A host says that it lives, without a sample for the picture.
+    pub fn heard(&self, host: HostId, interval: Duration, now_ms: i64) {
+        let event = self.with(host, interval, |entry, now| {
+            entry.heard_ms = Some(now_ms);
+            entry.watch.heard(now, interval)
+        });
+        self.tell(host, event, String::new);
+    }
+
+    /// A host has said good-bye.
+    pub fn bye(&self, host: HostId, reason: ByeReason) {
+        let event =
+            self.shard(host).get_mut(&host).and_then(|entry| entry.watch.bye(self.start.elapsed(), reason));
+        self.tell(host, event, || reason.to_string());
+    }
+
+    /// Time has passed: finds the hosts that are silent for too long.
+    pub fn tick(&self) {
+        for shard in &self.shards {
+            let now = self.start.elapsed();
+            let mut down = Vec::new();
+            for (host, entry) in lock(shard).iter_mut() {
+                if let Some(event) = entry.watch.tick(now) {
+                    down.push((*host, event, entry.watch.silence(now)));
+                }
+            }
+            for (host, event, silence) in down {
+                self.tell(host, Some(event), || format!("silent for {} s", silence.as_secs()));
+            }
+        }
+    }
+
+    /// One host as it is now.
+    pub fn host(&self, host: HostId) -> Option<HostNow> {
+        self.shard(host).get(&host).map(|entry| entry.now(self.start_ms))
+    }
+
+    /// The time of the newest live sample of a host, as far as this server has seen it.
+    pub fn newest_ms(&self, host: HostId) -> Option<i64> {
+        self.shard(host).get(&host).and_then(|entry| entry.newest_ms)
+    }
+
+    /// Hosts known, and those that are up.
+    pub fn count(&self) -> (u64, u64) {
+        self.shards.iter().fold((0, 0), |(known, up), shard| {
+            let shard = lock(shard);
+            let here = shard.values().filter(|entry| entry.watch.presence() == Presence::Up).count();
+            (known + shard.len() as u64, up + here as u64)
+        })
+    }
+
+    fn shard(&self, host: HostId) -> MutexGuard<'_, HashMap<HostId, Entry>> {
+        // Ids are random: their last byte spreads well.
+        lock(&self.shards[usize::from(host.0[15]) % SHARDS])
+    }
+
+    fn with<T>(&self, host: HostId, interval: Duration, act: impl FnOnce(&mut Entry, Duration) -> T) -> T {
+        let mut shard = self.shard(host);
+        let now = self.start.elapsed();
+        act(shard.entry(host).or_insert_with(|| Entry::new(Watch::new(now, interval))), now)
+    }
+
+    fn tell(&self, host: HostId, event: Option<EventKind>, detail: impl FnOnce() -> String) {
+        let Some(kind) = event else { return };
+        if self.events.try_send(HostEvent { host, kind, detail: detail() }).is_err() {
+            self.events_dropped.add(1);
+        }
+    }
+}
+
+impl Entry {
+    fn new(watch: Watch) -> Self {
+        Self {
+            watch,
+            heard_ms: None,
+            skew_ms: None,
+            peer: None,
+            connection: 0,
+            newest_ms: None,
+            sample: None,
+            top: None,
+        }
+    }
+
+    fn now(&self, start_ms: i64) -> HostNow {
+        let since = i64::try_from(self.watch.since().as_millis()).unwrap_or(i64::MAX);
+        HostNow {
+            presence: self.watch.presence(),
+            since_ms: start_ms.saturating_add(since),
+            heard_ms: self.heard_ms,
+            skew_ms: self.skew_ms,
+            peer: self.peer.clone(),
+            sample: self.sample.clone(),
+            top: self.top.clone(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What it guards is valid after each single step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vitals_wire::bounded::List;
+
+    const HOST: HostId = HostId([3; 16]);
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    fn peer() -> Peer {
+        Peer { address: ([127, 0, 0, 1], 9).into(), connected_ms: 1_000 }
+    }
+
+    #[test]
+    fn the_newest_to_arrive_is_shown_and_top_processes_stay_until_there_are_new_ones() {
+        let (events, mut told) = mpsc::channel(EVENT_QUEUE);
+        let live = Live::new(0, events);
+        live.connected(HOST, INTERVAL, peer());
+        let top = Section::TopProcesses(TopProcesses::default());
+        let with_top = Sample { time_ms: 5_000, sections: List::new(vec![top]).unwrap() };
+        live.sample(HOST, INTERVAL, 5_010, Arc::new(with_top));
+        live.sample(HOST, INTERVAL, 5_020, Arc::new(Sample { time_ms: 4_000, sections: List::empty() }));
+        let now = live.host(HOST).unwrap();
+        assert_eq!(now.sample.unwrap().time_ms, 4_000, "after a step back of its clock too");
+        assert_eq!(now.top.unwrap().0, 5_000);
+        assert_eq!(now.skew_ms, Some(-1_020));
+        assert_eq!(live.newest_ms(HOST), Some(5_000));
+        assert_eq!(told.try_recv().unwrap().kind, EventKind::Up);
+        assert!(told.try_recv().is_err(), "told once");
+    }
+
+    #[test]
+    fn the_end_of_an_old_connection_does_not_erase_a_newer() {
+        let (events, _told) = mpsc::channel(EVENT_QUEUE);
+        let live = Live::new(0, events);
+        let old = live.connected(HOST, INTERVAL, peer());
+        let new = live.connected(HOST, INTERVAL, peer());
+        live.disconnected(HOST, old);
+        assert!(live.host(HOST).unwrap().peer.is_some());
+        live.disconnected(HOST, new);
+        assert!(live.host(HOST).unwrap().peer.is_none());
+    }
+
+    #[test]
+    fn a_full_queue_of_events_holds_nobody_up_and_is_counted() {
+        let (events, _told) = mpsc::channel(1);
+        let live = Live::new(0, events);
+        for id in 0..3 {
+            live.connected(HostId([id; 16]), INTERVAL, peer());
+        }
+        assert_eq!(live.events_dropped.get(), 2);
+        assert_eq!(live.count(), (3, 3));
+    }
+}

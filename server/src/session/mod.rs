@@ -1,0 +1,399 @@
+//! One task for each client: introduces it, looks at each message, hands fresh samples to `live` and all of them to the
+//! journal at the same time, and acknowledges what is on disk.
+//!
+//! A session never waits for the journal before it reads on: live samples pass whatever the disk does. Batches that
+//! wait for their commit are few and bounded; one more is shown as live and not kept, and the client, which gets no
+//! `Ack` for it, sends it again.
+
+pub mod protocol;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_util::codec::{Encoder, FramedRead};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use vitals_wire::bounded::{List, Text};
+use vitals_wire::codec::{FrameError, ServerCodec};
+use vitals_wire::ids::HostId;
+use vitals_wire::limits::{MAX_ACK_BATCHES, MAX_BATCH_SAMPLES, MAX_FRAME_BYTES};
+use vitals_wire::message::{
+    Ack, ByeReason, ClientMessage, Hello, Limits, PROTOCOL_VERSION, Refusal, Refused, RefusedSample,
+    ServerMessage, Welcome,
+};
+use vitals_wire::record::Record;
+
+use crate::clock;
+use crate::journal::{Journal, JournalError};
+use crate::live::{Live, Peer, down_limit};
+use crate::metrics::Metrics;
+use crate::state::{Host, State};
+use protocol::{Batch, Protocol, Step, refused, refused_for};
+
+/// Read buffer of a connection. Small, because ten thousand of them wait most of the time.
+const READ_BUFFER_BYTES: usize = 1 << 10;
+/// Batches of one client that wait for their commit: its live samples and its backlog together.
+const MAX_PENDING: usize = 8;
+/// Batches of backlog that a client may have under way; leaves room for live ones within `MAX_PENDING`.
+const BACKLOG_WINDOW: u32 = 4;
+/// Pause before a batch that the journal could not take is tried again.
+const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+/// Time a client has to take in what it is sent.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the last acknowledgements when the server goes down.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What all sessions share.
+pub struct Shared {
+    /// The durable log.
+    pub journal: Journal,
+    /// The picture of now.
+    pub live: Arc<Live>,
+    /// Who is who.
+    pub state: State,
+    /// The server's own figures.
+    pub metrics: Arc<Metrics>,
+    /// How long samples are kept: older ones are refused.
+    pub keep_raw: Duration,
+    /// Time a connection has to introduce itself.
+    pub hello_timeout: Duration,
+    /// The server is going down.
+    pub shutdown: CancellationToken,
+}
+
+impl Shared {
+    fn oldest_ms(&self, now_ms: i64) -> i64 {
+        now_ms.saturating_sub(i64::try_from(self.keep_raw.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Why a session ended.
+enum End {
+    /// The client closed the connection, after a good-bye or without.
+    Closed,
+    /// The connection failed.
+    Failed(std::io::Error),
+    /// The server ended it with these words.
+    Refused(Refused),
+}
+
+impl From<Refused> for End {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> Self {
+        match (refused_for(&error), error) {
+            (Some(refused), _) => Self::Refused(refused),
+            (None, FrameError::Io(error)) => Self::Failed(error),
+            // Cannot be: every codec error has its words.
+            (None, FrameError::Codec(error)) => {
+                Self::Refused(refused(Refusal::Malformed, error.to_string(), false))
+            }
+        }
+    }
+}
+
+/// A batch that is settled.
+struct Settled {
+    number: u64,
+    stored: usize,
+    refused: Vec<RefusedSample>,
+}
+
+/// Serves one client until its connection ends. `introduced` is dropped as soon as the client said a valid `Hello`.
+pub async fn run<Io, Stranger>(shared: Arc<Shared>, io: Io, address: SocketAddr, introduced: Stranger)
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let frames = FramedRead::with_capacity(io, ServerCodec::for_strangers(), READ_BUFFER_BYTES);
+    let mut session = Session { shared, frames, protocol: Protocol::default(), address, host: None };
+    let end = session.serve(introduced).await;
+    session.finish(end).await;
+}
+
+/// The host that a session serves.
+struct Guest {
+    id: HostId,
+    name: Box<str>,
+    interval: Duration,
+    connection: u64,
+}
+
+struct Session<Io> {
+    shared: Arc<Shared>,
+    frames: FramedRead<Io, ServerCodec>,
+    protocol: Protocol,
+    address: SocketAddr,
+    host: Option<Guest>,
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
+    async fn serve<Stranger>(&mut self, introduced: Stranger) -> End {
+        match self.introduce().await {
+            Ok(()) => drop(introduced),
+            Err(end) => return end,
+        }
+        let mut pending: FuturesUnordered<BoxFuture<'static, Settled>> = FuturesUnordered::new();
+        let end = loop {
+            let idle =
+                self.host.as_ref().map_or(self.shared.hello_timeout, |guest| down_limit(guest.interval));
+            let shutdown = self.shared.shutdown.clone();
+            tokio::select! {
+                // Acknowledgements first: they free what is pending.
+                biased;
+                Some(settled) = pending.next() => {
+                    if let Err(end) = self.acknowledge(settled, &mut pending).await {
+                        break end;
+                    }
+                }
+                () = shutdown.cancelled() => break refused(Refusal::ShuttingDown, "the server is going down", true).into(),
+                read = timeout(idle, self.frames.next()) => {
+                    if let Err(end) = self.read(read, &pending) {
+                        break end;
+                    }
+                }
+            }
+        };
+        self.drain(pending).await;
+        end
+    }
+
+    /// Waits for a valid `Hello` and answers it.
+    async fn introduce(&mut self) -> Result<(), End> {
+        let shutdown = self.shared.shutdown.clone();
+        let read = tokio::select! {
+            () = shutdown.cancelled() => return Err(refused(Refusal::ShuttingDown, "the server is going down", true).into()),
+            read = timeout(self.shared.hello_timeout, self.frames.next()) => read,
+        };
+        let now_ms = clock::now_ms();
+        let message = message_of(read, "no Hello in time")?;
+        let Step::Admit(hello) = self.protocol.message(message, now_ms, self.shared.oldest_ms(now_ms))?
+        else {
+            // The first message is either a Hello or refused.
+            return Err(refused(Refusal::Unexpected, "a message before Hello", true).into());
+        };
+        self.admit(*hello, now_ms).await
+    }
+
+    async fn admit(&mut self, hello: Hello, now_ms: i64) -> Result<(), End> {
+        let (id, interval_ms, told) = (hello.host, hello.interval_ms, hello.name.clone());
+        let newest_ms = self.shared.live.newest_ms(id);
+        let host = self.shared.state.admit(hello, now_ms, newest_ms).await.map_err(|error| {
+            warn!(host = %told, peer = %self.address, %error, "a host cannot be taken in");
+            refused(Refusal::Unavailable, "the server cannot write its state", true)
+        })?;
+        self.frames.decoder_mut().introduced();
+        self.send(self.welcome(&host, now_ms).into()).await?;
+        let interval = Duration::from_millis(interval_ms.into());
+        let peer = Peer { address: self.address, connected_ms: now_ms };
+        let connection = self.shared.live.connected(id, interval, peer);
+        info!(host = host.name(), id = %id, peer = %self.address, version = &*host.client_version, "client connected");
+        self.host = Some(Guest { id, name: host.name().into(), interval, connection });
+        Ok(())
+    }
+
+    fn welcome(&self, host: &Host, now_ms: i64) -> Welcome {
+        Welcome {
+            protocol: PROTOCOL_VERSION,
+            server_version: Text::cut(env!("CARGO_PKG_VERSION")),
+            server_time_ms: now_ms,
+            name: Text::cut(host.name()),
+            window: BACKLOG_WINDOW,
+            limits: Limits { frame_bytes: MAX_FRAME_BYTES as u32, batch_samples: MAX_BATCH_SAMPLES as u32 },
+            oldest_ms: self.shared.oldest_ms(now_ms),
+            pins: List::empty(),
+            rotate_secret: false,
+        }
+    }
+
+    fn read(
+        &mut self,
+        read: Read,
+        pending: &FuturesUnordered<BoxFuture<'static, Settled>>,
+    ) -> Result<(), End> {
+        let message = message_of(read, "silent for too long")?;
+        let now_ms = clock::now_ms();
+        let step = self.protocol.message(message, now_ms, self.shared.oldest_ms(now_ms))?;
+        let Some(guest) = &self.host else { return Ok(()) };
+        match step {
+            Step::Take(batch) => {
+                if let Some(settling) = take(&self.shared, guest, batch, now_ms, pending.len()) {
+                    pending.push(settling);
+                }
+            }
+            Step::Show(sample) => self.shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample)),
+            Step::Bye(reason) => self.bye(reason),
+            Step::Admit(_) | Step::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn bye(&self, reason: ByeReason) {
+        if let Some(guest) = &self.host {
+            info!(host = &*guest.name, peer = %self.address, %reason, "client says good-bye");
+            self.shared.live.bye(guest.id, reason);
+        }
+    }
+
+    /// Acknowledges this batch and whatever else was settled with the same commit.
+    async fn acknowledge(
+        &mut self,
+        first: Settled,
+        pending: &mut FuturesUnordered<BoxFuture<'static, Settled>>,
+    ) -> Result<(), End> {
+        let mut batches = vec![first.number];
+        let mut stored = first.stored;
+        let mut refused = first.refused;
+        while batches.len() < MAX_ACK_BATCHES.min(MAX_PENDING) && refused.len() < MAX_BATCH_SAMPLES {
+            let Some(Some(settled)) = futures_util::FutureExt::now_or_never(pending.next()) else { break };
+            batches.push(settled.number);
+            stored += settled.stored;
+            refused.extend(settled.refused);
+        }
+        for sample in &refused {
+            self.shared.metrics.samples_dropped.add(sample.reason.word(), 1);
+        }
+        let ack = Ack {
+            server_time_ms: clock::now_ms(),
+            batches: List::first(batches).0,
+            refused: protocol::refused_list(refused),
+        };
+        self.send(ack.into()).await?;
+        self.shared.metrics.samples_acked.add(stored as u64);
+        Ok(())
+    }
+
+    /// Acknowledges what is still being committed, for a short while.
+    async fn drain(&mut self, mut pending: FuturesUnordered<BoxFuture<'static, Settled>>) {
+        let all = async {
+            while let Some(settled) = pending.next().await {
+                if self.acknowledge(settled, &mut pending).await.is_err() {
+                    return;
+                }
+            }
+        };
+        // What is not acknowledged by then, the client sends again.
+        let _ = timeout(DRAIN_TIMEOUT, all).await;
+    }
+
+    async fn send(&mut self, message: ServerMessage) -> Result<(), End> {
+        let mut bytes = BytesMut::new();
+        self.frames.decoder_mut().encode(message, &mut bytes)?;
+        match timeout(WRITE_TIMEOUT, self.frames.get_mut().write_all(&bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(End::Failed(error)),
+            Err(_) => Err(End::Failed(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Says the last word, and leaves the live picture.
+    async fn finish(mut self, end: End) {
+        let host = self.host.as_ref().map_or("", |guest| &guest.name).to_owned();
+        let peer = self.address;
+        match end {
+            End::Closed => info!(host, %peer, reason = "closed", "client disconnected"),
+            End::Failed(error) => info!(host, %peer, reason = "failed", %error, "client disconnected"),
+            End::Refused(refused) => {
+                let (reason, error) = (refused.code.word(), refused.text.to_string());
+                self.shared.metrics.refused.add(reason, 1);
+                if refused.code == Refusal::ShuttingDown {
+                    info!(host, %peer, reason, "client disconnected");
+                } else {
+                    warn!(host, %peer, reason, error, "client refused");
+                }
+                // A peer that is gone, or takes nothing in, cannot be told.
+                let _ = self.send(refused.into()).await;
+            }
+        }
+        if let Some(guest) = &self.host {
+            self.shared.live.disconnected(guest.id, guest.connection);
+        }
+        let _ = timeout(WRITE_TIMEOUT, self.frames.get_mut().shutdown()).await;
+    }
+}
+
+/// What reading a frame within a deadline gives.
+type Read = Result<Option<Result<ClientMessage, FrameError>>, tokio::time::error::Elapsed>;
+
+fn message_of(read: Read, late: &str) -> Result<ClientMessage, End> {
+    match read {
+        Ok(Some(Ok(message))) => Ok(message),
+        Ok(Some(Err(error))) => Err(error.into()),
+        Ok(None) => Err(End::Closed),
+        Err(_) => Err(refused(Refusal::Timeout, late, true).into()),
+    }
+}
+
+/// Shows what is live, and starts to keep what can be kept. `None` where too much waits already: not kept, no `Ack`.
+fn take(
+    shared: &Arc<Shared>,
+    guest: &Guest,
+    batch: Batch,
+    now_ms: i64,
+    pending: usize,
+) -> Option<BoxFuture<'static, Settled>> {
+    let arrived = Instant::now();
+    let metrics = &shared.metrics;
+    metrics.samples_received.add((batch.samples.len() + batch.refused.len()) as u64);
+    metrics.sections_unknown.add(batch.oddities.unknown);
+    metrics.sections_damaged.add(batch.oddities.damaged);
+    metrics.figures_not_finite.add(batch.oddities.not_finite);
+    if batch.backlog {
+        shared.live.heard(guest.id, guest.interval, now_ms);
+    } else {
+        for sample in batch.samples.iter().chain(&batch.ahead) {
+            shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample.clone()));
+        }
+    }
+    for sample in &batch.refused {
+        debug!(
+            host = &*guest.name,
+            reason = sample.reason.word(),
+            time_ms = sample.time_ms,
+            "sample refused"
+        );
+    }
+    if pending >= MAX_PENDING {
+        metrics.batches_deferred.add(1);
+        return None;
+    }
+    let settled = Settled { number: batch.number, stored: batch.samples.len(), refused: batch.refused };
+    if batch.samples.is_empty() {
+        return Some(Box::pin(std::future::ready(settled)));
+    }
+    let record =
+        Record { host: guest.id, received_ms: now_ms, backlog: batch.backlog, samples: batch.samples };
+    let shared = shared.clone();
+    Some(Box::pin(async move {
+        commit(&shared.journal, &record).await;
+        shared.metrics.batch_commit.observe(arrived.elapsed());
+        settled
+    }))
+}
+
+/// Returns when the record is on disk, however often that takes: while the disk is full or broken, the client waits for
+/// its `Ack` and keeps what it has.
+async fn commit(journal: &Journal, record: &Record) {
+    loop {
+        let outcome = match journal.append(record) {
+            Ok(commit) => commit.wait().await,
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => return,
+            // Nothing will be committed any more: never settled, and the client sends it again.
+            Err(JournalError::Closed) => std::future::pending().await,
+            Err(_) => tokio::time::sleep(JOURNAL_RETRY).await,
+        }
+    }
+}

@@ -1,0 +1,158 @@
+use super::*;
+use vitals_wire::ids::{RunId, Secret};
+use vitals_wire::message::{Bye, Facts, Label, LiveSample, NewSecret};
+use vitals_wire::section::{Disk, DiskIo, DiskTimes, Opaque, System};
+
+const NOW: i64 = 1_800_000_000_000;
+const WEEK: i64 = 7 * 24 * 3_600_000;
+const DAY: i64 = 24 * 3_600_000;
+
+fn hello() -> Hello {
+    Hello {
+        protocol: PROTOCOL_VERSION,
+        client_version: Text::cut("0.1.0"),
+        host: HostId([1; 16]),
+        run: RunId([2; 16]),
+        secret: Secret([3; 32]),
+        token: None,
+        name: Text::cut("web"),
+        labels: List::empty(),
+        facts: Facts::default(),
+        interval_ms: 5_000,
+        shortest_interval_ms: 1_000,
+    }
+}
+
+fn said(hello: Hello) -> Result<Step, Refused> {
+    Protocol::default().message(hello.into(), NOW, NOW - WEEK)
+}
+
+fn sample(time_ms: i64, sections: Vec<Section>) -> Sample {
+    Sample { time_ms, sections: List::new(sections).unwrap() }
+}
+
+fn taken(backlog: bool, samples: Vec<Sample>) -> Batch {
+    let mut protocol = Protocol::default();
+    protocol.message(hello().into(), NOW, NOW - WEEK).unwrap();
+    let samples = Samples { batch: 7, backlog, samples: List::new(samples).unwrap() };
+    match protocol.message(samples.into(), NOW, NOW - WEEK) {
+        Ok(Step::Take(batch)) => batch,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_hello_is_checked_before_anybody_is_let_in() {
+    assert!(matches!(said(hello()), Ok(Step::Admit(_))));
+    let wrong: [(&str, fn(&mut Hello), Refusal); 8] = [
+        ("version", |hello| hello.protocol = 2, Refusal::Version),
+        ("reserved id", |hello| hello.host = HostId::SERVER, Refusal::Credential),
+        ("slash", |hello| hello.name = Text::cut("a/b"), Refusal::BadName),
+        ("newline", |hello| hello.name = Text::cut("a\nb"), Refusal::BadName),
+        ("blank", |hello| hello.name = Text::cut(" a"), Refusal::BadName),
+        ("empty", |hello| hello.name = Text::cut(""), Refusal::BadName),
+        (
+            "reserved label",
+            |hello| {
+                let label = Label { key: Text::cut("host"), value: Text::cut("x") };
+                hello.labels = List::new(vec![label]).unwrap();
+            },
+            Refusal::BadName,
+        ),
+        ("interval", |hello| hello.interval_ms = 10, Refusal::Malformed),
+    ];
+    for (what, spoil, code) in wrong {
+        let mut hello = hello();
+        spoil(&mut hello);
+        let refused = said(hello).unwrap_err();
+        assert_eq!((refused.code, refused.retry), (code, false), "{what}");
+        assert!(!refused.text.is_empty(), "{what}");
+    }
+}
+
+#[test]
+fn strange_but_printable_names_are_let_in() {
+    for name in ["a b", "a,b=c", "say \"hi\"", "数据库", &"n".repeat(255)] {
+        assert!(matches!(said(Hello { name: Text::cut(name), ..hello() }), Ok(Step::Admit(_))), "{name}");
+    }
+}
+
+#[test]
+fn nothing_is_taken_before_a_hello_and_a_second_hello_is_refused() {
+    let messages: [ClientMessage; 3] = [
+        Bye { reason: ByeReason::Restart }.into(),
+        NewSecret { secret: Secret([0; 32]) }.into(),
+        LiveSample { sample: Sample::default() }.into(),
+    ];
+    for message in messages {
+        let refused = Protocol::default().message(message, NOW, 0).unwrap_err();
+        assert_eq!(refused.code, Refusal::Unexpected);
+    }
+    let mut protocol = Protocol::default();
+    protocol.message(hello().into(), NOW, 0).unwrap();
+    assert_eq!(protocol.message(hello().into(), NOW, 0).unwrap_err().code, Refusal::Unexpected);
+}
+
+#[test]
+fn times_that_cannot_be_stored_are_refused_by_sample_and_the_others_are_kept() {
+    let good = vec![Section::System(System::default())];
+    let times = [0, NOW - WEEK - 1, NOW - WEEK, NOW, NOW + DAY, NOW + DAY + 1, 4_102_444_800_000];
+    let batch = taken(false, times.iter().map(|&time_ms| sample(time_ms, good.clone())).collect());
+    let kept: Vec<i64> = batch.samples.iter().map(|sample| sample.time_ms).collect();
+    assert_eq!(kept, [NOW - WEEK, NOW, NOW + DAY]);
+    let refused: Vec<_> = batch.refused.iter().map(|refused| (refused.time_ms, refused.reason)).collect();
+    let expected = [
+        (0, DropReason::TooOld),
+        (NOW - WEEK - 1, DropReason::TooOld),
+        (NOW + DAY + 1, DropReason::ClockAhead),
+        (4_102_444_800_000, DropReason::ClockAhead),
+    ];
+    assert_eq!(refused, expected);
+    assert_eq!(batch.ahead.len(), 2, "shown live all the same");
+    assert!(taken(true, vec![sample(NOW + DAY + 1, good)]).ahead.is_empty(), "backlog is never shown");
+}
+
+#[test]
+fn what_cannot_be_understood_is_counted_and_harms_nothing_else() {
+    let unknown = Section::Opaque(Opaque { kind: 9_999, bytes: Box::new([1]) });
+    let damaged = Section::Opaque(Opaque { kind: 1, bytes: Box::new([1]) });
+    let disk = Disk {
+        name: Text::cut("sda"),
+        reads: 1,
+        writes: 1,
+        read_bytes: 1,
+        write_bytes: 1,
+        read_time: None,
+        write_time: None,
+        io_time: None,
+        weighted_io_time: None,
+        iops_in_progress: None,
+        merged_reads: None,
+        merged_writes: None,
+        times: Some(DiskTimes { io_await: f64::NAN, io_svctm: 1.0, io_util: f64::INFINITY }),
+    };
+    let nan = Section::DiskIo(DiskIo { disks: List::new(vec![disk]).unwrap() });
+    let batch = taken(
+        false,
+        vec![sample(NOW, vec![unknown.clone(), damaged.clone(), nan]), sample(NOW + 1, vec![damaged])],
+    );
+    assert_eq!(batch.oddities, Oddities { unknown: 1, damaged: 2, not_finite: 2 });
+    assert_eq!(batch.samples.len(), 1);
+    assert_eq!(batch.refused, [RefusedSample { time_ms: NOW + 1, reason: DropReason::Unreadable }]);
+    assert_eq!(
+        taken(false, vec![sample(NOW, vec![unknown])]).samples.len(),
+        1,
+        "a newer client's sample is kept"
+    );
+    assert_eq!(taken(false, vec![sample(NOW, vec![])]).refused[0].reason, DropReason::Unreadable);
+}
+
+#[test]
+fn bytes_that_cannot_be_understood_are_answered_by_their_kind_of_fault() {
+    let code = |error: CodecError| refused_for(&error.into()).map(|refused| refused.code);
+    assert_eq!(code(CodecError::FrameTooLarge { len: 1 << 32, max: 1 }), Some(Refusal::TooLarge));
+    assert_eq!(code(CodecError::TooLong("x".into())), Some(Refusal::TooLarge));
+    assert_eq!(code(CodecError::UnknownMessage { kind: 9 }), Some(Refusal::Malformed));
+    assert_eq!(code(CodecError::Truncated), Some(Refusal::Malformed));
+    assert!(refused_for(&FrameError::Io(std::io::ErrorKind::ConnectionReset.into())).is_none());
+}
