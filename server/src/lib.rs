@@ -2,19 +2,33 @@
 //!
 //! In the order in which data flows:
 //!
+//! - [`connection`] accepts and frames; [`session`] is one task for each client: handshake, validation, acknowledgement.
+//! - [`live`]: the picture of the fleet as it is now, in memory.
 //! - [`journal`]: the one durable log; committing to it is what acknowledges.
-//! - [`store`]: history, read from the journal.
+//! - [`store`]: history, read from the journal; [`field`]: how a field is named.
 //! - [`influx`]: InfluxDB's writer, read from the journal.
-//! - [`metrics`]: the server's own figures.
+//! - [`state`]: hosts, their names and labels.
+//! - [`own`]: what the server has to say for itself; [`metrics`] and [`process`] are where it comes from.
+//! - [`api`] reads `store` and `live`; [`control`] is the socket of the commands.
+//! - [`app`] puts it all together; [`config`], [`cli`], [`logging`], [`data_dir`] and [`clock`] serve it.
 
+pub mod api;
+pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod control;
+pub mod data_dir;
+pub mod field;
+pub mod hosts_command;
 pub mod influx;
 pub mod journal;
 pub mod live;
 pub mod logging;
 pub mod metrics;
+pub mod own;
+pub mod process;
 pub mod session;
 pub mod state;
 pub mod store;

@@ -1,1 +1,82 @@
-fn main() {}
+//! `vitals-server`: parses, builds, waits, drains.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use vitals_server::app::{self, Listeners};
+use vitals_server::cli::{Cli, Command};
+use vitals_server::config::Config;
+use vitals_server::{hosts_command, logging};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(overrides) => Config::load(&overrides).map_err(Into::into).and_then(run),
+        Command::CheckConfig(overrides) => Config::load(&overrides).map_err(Into::into).map(|config| {
+            print!("{}", config.to_toml());
+        }),
+        Command::Hosts(hosts) => Config::load(&hosts.overrides)
+            .map_err(Into::into)
+            .and_then(|config| hosts_command::run(&config, hosts.json)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vitals-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    logging::start(&config.log);
+    raise_open_files();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let outcome = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let listeners = Listeners::bind(&config).await?;
+        tokio::spawn(stop_on_signals(shutdown.clone()));
+        app::run(config, listeners, shutdown).await
+    });
+    // Readings of history that are still under way are nobody's business any more.
+    runtime.shutdown_background();
+    if let Err(error) = &outcome {
+        error!(error = format!("{error:#}"), "vitals-server cannot go on");
+    }
+    outcome
+}
+
+/// The first signal drains, the second ends at once.
+async fn stop_on_signals(shutdown: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        warn!("cannot listen for signals");
+        return;
+    };
+    for second in [false, true] {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "told to stop");
+        if second {
+            std::process::exit(1);
+        }
+        shutdown.cancel();
+    }
+}
+
+/// Each client is an open file: takes as many as the system lets this process have.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        warn!(%error, "cannot raise the limit of open files");
+    }
+}

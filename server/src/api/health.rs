@@ -1,0 +1,28 @@
+//! Whether the server lives, and whether it can do its work.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::Shared;
+
+/// Whether the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, description = "It lives.", body = String)))]
+pub async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the server can keep what it is sent.
+#[utoipa::path(
+    get, path = "/readyz", tag = "health",
+    responses(
+        (status = 200, description = "It can.", body = String),
+        (status = 503, description = "It cannot now; the text says why. Clients keep their samples until it can.", body = String),
+    )
+)]
+pub async fn readyz(State(shared): State<Shared>) -> Response {
+    match shared.journal.trouble() {
+        None => "ready\n".into_response(),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("journal: {trouble}\n")).into_response(),
+    }
+}

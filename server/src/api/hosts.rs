@@ -1,0 +1,236 @@
+//! Hosts, and what each said last.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use utoipa::ToSchema;
+use vitals_wire::mapping::{self, Point, Value};
+use vitals_wire::sample::Sample;
+use vitals_wire::section::{Section, TopProcesses};
+
+use super::error::Problem;
+use super::{Shared, time};
+use crate::clock;
+use crate::live::HostNow;
+use crate::state::Host;
+
+/// All hosts.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HostList {
+    /// By name.
+    hosts: Vec<HostInfo>,
+}
+
+/// A host: who it is and whether it is there.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HostInfo {
+    /// 32 hexadecimal digits, for as long as the host exists.
+    #[schema(example = "0f8fad5bd9cb469fa16570867728950e")]
+    id: String,
+    /// What it is called now.
+    #[schema(example = "web-1")]
+    name: String,
+    /// Its labels.
+    labels: BTreeMap<String, String>,
+    /// `up`, `down`, `off`, `asleep`, or `unknown` for the first minute after a start of the server.
+    #[schema(example = "up")]
+    state: &'static str,
+    /// Since when it is in that state (RFC 3339).
+    since: String,
+    /// When it was last heard (RFC 3339); absent if not since the server's start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_seen: Option<String>,
+    /// When it was first heard (RFC 3339).
+    first_seen: String,
+    /// Time between two samples in seconds.
+    #[schema(example = 5.0)]
+    interval_seconds: f64,
+    /// The version of its client.
+    #[schema(example = "0.1.0")]
+    client_version: String,
+    /// Where it is connected from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "192.0.2.7:51234")]
+    address: Option<String>,
+    /// How far its clock is ahead of the server's in ms, network included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skew_ms: Option<i64>,
+    /// What it is.
+    facts: HostFacts,
+}
+
+/// What rarely changes about a host; what it does not tell is absent.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HostFacts {
+    /// The operating system with its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    os: Option<String>,
+    /// The kernel's version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<String>,
+    /// The architecture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    architecture: Option<String>,
+    /// The CPU's model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_model: Option<String>,
+    /// CPUs that can be scheduled on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpus: Option<u32>,
+    /// Memory in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_bytes: Option<u64>,
+    /// When the system started (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot_time: Option<String>,
+}
+
+/// A host's newest reading.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Latest {
+    /// The host's id.
+    id: String,
+    /// The host's name.
+    name: String,
+    /// When it was taken, by the host's clock (RFC 3339).
+    time: String,
+    /// The same in ms since 1970.
+    time_ms: i64,
+    /// When it arrived (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    received: Option<String>,
+    /// What was read, as measurements with tags and fields.
+    points: Vec<LatestPoint>,
+}
+
+/// One point of a reading.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LatestPoint {
+    /// Such as `cpu`.
+    #[schema(example = "cpu")]
+    measurement: String,
+    /// Tags beside the host's own.
+    tags: BTreeMap<String, String>,
+    /// When it was taken in ms since 1970, where that is not the time of the whole: top processes come less often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_ms: Option<i64>,
+    /// Its fields: numbers, or texts.
+    #[schema(value_type = BTreeMap<String, f64>)]
+    fields: BTreeMap<String, serde_json::Value>,
+}
+
+/// All hosts known, by name.
+#[utoipa::path(get, path = "/api/v1/hosts", tag = "hosts", responses((status = 200, body = HostList)))]
+pub async fn list(State(shared): State<Shared>) -> Json<HostList> {
+    Json(all(&shared))
+}
+
+/// All hosts, for the API and the command line.
+pub fn all(shared: &Shared) -> HostList {
+    HostList { hosts: shared.state.hosts().iter().map(|host| info(host, shared.live.host(host.id))).collect() }
+}
+
+/// One host.
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{host}", tag = "hosts",
+    params(("host" = String, Path, description = "Its id or its present name.")),
+    responses((status = 200, body = HostInfo), (status = 404, body = Problem))
+)]
+pub async fn one(State(shared): State<Shared>, Path(host): Path<String>) -> Result<Json<HostInfo>, Problem> {
+    let host = find(&shared, &host)?;
+    Ok(Json(info(&host, shared.live.host(host.id))))
+}
+
+/// A host's newest reading.
+#[utoipa::path(
+    get, path = "/api/v1/hosts/{host}/latest", tag = "hosts",
+    params(("host" = String, Path, description = "Its id or its present name.")),
+    responses(
+        (status = 200, body = Latest),
+        (status = 404, description = "No such host, or it has not been heard since the server's start.", body = Problem),
+    )
+)]
+pub async fn latest(State(shared): State<Shared>, Path(host): Path<String>) -> Result<Json<Latest>, Problem> {
+    let host = find(&shared, &host)?;
+    let now = shared.live.host(host.id);
+    let sample = now.as_ref().and_then(|now| now.sample.clone());
+    let sample = sample.ok_or_else(|| {
+        Problem::not_found(format!("{:?} has sent nothing since the server's start", host.name()))
+    })?;
+    let mut points = points_of(&sample, None);
+    let top = now.as_ref().and_then(|now| now.top.clone());
+    points.extend(top.iter().flat_map(|top| points_of_top(&sample, top)));
+    Ok(Json(Latest {
+        id: host.id.to_string(),
+        name: host.name().to_owned(),
+        time: time::format(sample.time_ms),
+        time_ms: sample.time_ms,
+        received: now.and_then(|now| now.heard_ms).map(time::format),
+        points,
+    }))
+}
+
+/// The newest top processes, where the newest sample has none of its own.
+fn points_of_top(sample: &Sample, (time_ms, top): &(i64, TopProcesses)) -> Vec<LatestPoint> {
+    if *time_ms == sample.time_ms {
+        return Vec::new();
+    }
+    let mut older = Sample { time_ms: *time_ms, ..Sample::default() };
+    // There is room in an empty list.
+    let _ = older.sections.push(Section::TopProcesses(top.clone()));
+    points_of(&older, Some(*time_ms))
+}
+
+fn points_of(sample: &Sample, time_ms: Option<i64>) -> Vec<LatestPoint> {
+    let mut points = Vec::new();
+    mapping::map_sample(sample, &mut |point: Point<'_>| {
+        points.push(LatestPoint {
+            measurement: point.measurement.to_owned(),
+            tags: point.tags.iter().map(|tag| (tag.key.to_owned(), tag.value.to_owned())).collect(),
+            time_ms,
+            fields: point.fields.iter().map(|field| (field.name.to_owned(), json_of(field.value))).collect(),
+        });
+    });
+    points
+}
+
+fn json_of(value: Value<'_>) -> serde_json::Value {
+    match value {
+        Value::Float(float) => float.into(),
+        Value::Integer(integer) => integer.into(),
+        Value::Text(text) => text.into(),
+    }
+}
+
+pub(super) fn find(shared: &Shared, host: &str) -> Result<Arc<Host>, Problem> {
+    shared.state.find(host).ok_or_else(|| Problem::not_found(format!("no host has the id or name {host:?}")))
+}
+
+fn info(host: &Host, now: Option<HostNow>) -> HostInfo {
+    let facts = &host.facts;
+    HostInfo {
+        id: host.id.to_string(),
+        name: host.name().to_owned(),
+        labels: host.newest().labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        state: now.as_ref().map_or("unknown", |now| now.presence.word()),
+        since: time::format(now.as_ref().map_or_else(clock::now_ms, |now| now.since_ms)),
+        last_seen: now.as_ref().and_then(|now| now.heard_ms).map(time::format),
+        first_seen: time::format(host.first_seen_ms),
+        interval_seconds: f64::from(host.interval_ms) / 1_000.0,
+        client_version: host.client_version.to_string(),
+        address: now.as_ref().and_then(|now| now.peer.as_ref()).map(|peer| peer.address.to_string()),
+        skew_ms: now.and_then(|now| now.skew_ms),
+        facts: HostFacts {
+            os: facts.os.clone(),
+            kernel: facts.kernel.clone(),
+            architecture: facts.architecture.clone(),
+            cpu_model: facts.cpu_model.clone(),
+            cpus: facts.cpus,
+            memory_bytes: facts.memory,
+            boot_time: facts.boot_time.map(|seconds| time::format(seconds.saturating_mul(1_000))),
+        },
+    }
+}

@@ -1,0 +1,121 @@
+//! The HTTP API: reads `store` and `live`, and is described by its own OpenAPI document.
+//!
+//! It asks nobody who they are yet, and so listens on loopback alone; requests with a foreign `Host` are refused, so
+//! that no web page can reach it by a name of its own that leads here.
+
+mod error;
+mod health;
+mod hosts;
+mod metrics;
+mod series;
+mod time;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::header;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::journal::Journal;
+use crate::live::Live;
+use crate::metrics::Metrics;
+use crate::state::State;
+use crate::store::Store;
+
+use error::Problem;
+
+/// What all handlers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Who is who.
+    pub state: State,
+    /// The picture of now.
+    pub live: Arc<Live>,
+    /// History.
+    pub store: Store,
+    /// The durable log.
+    pub journal: Journal,
+    /// The server's own figures.
+    pub metrics: Arc<Metrics>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Vitals", description = "The vital signs of a fleet of machines."),
+    tags(
+        (name = "hosts", description = "Hosts and what each said last."),
+        (name = "history", description = "What hosts said before."),
+        (name = "health", description = "How the server itself is."),
+    )
+)]
+struct Document;
+
+/// The routes and their description.
+fn router(shared: Shared) -> axum::Router {
+    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(hosts::list))
+        .routes(routes!(hosts::one))
+        .routes(routes!(hosts::latest))
+        .routes(routes!(series::series))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+        .with_state(shared)
+        .split_for_parts();
+    let document = Arc::new(document);
+    router
+        .route("/api/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+        .fallback(|request: Request| async move { Problem::not_found(format!("no such path: {}", request.uri().path())) })
+        .layer(middleware::from_fn(only_local_names))
+}
+
+/// Serves until the shutdown.
+pub async fn serve(listener: TcpListener, shared: Shared, shutdown: CancellationToken) -> std::io::Result<()> {
+    axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+}
+
+/// All hosts as JSON, as the API gives them: for the command line.
+pub fn hosts_json(shared: &Shared) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(hosts::all(shared))
+}
+
+/// Lets in requests that name this machine as this machine does.
+async fn only_local_names(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+    if is_local(host) {
+        return next.run(request).await;
+    }
+    Problem::bad_request(format!("this API answers to localhost and loopback addresses, not to {host:?}")).into_response()
+}
+
+fn is_local(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_local() {
+        for host in ["localhost", "localhost:7480", "127.0.0.1:7480", "[::1]:7480", "[::1]", "127.0.0.1"] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in ["evil.example", "evil.example:7480", "192.0.2.1", "localhost.evil.example", ""] {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Whoever breaks the rules is told why, is counted, and harms nobody else: after each attack the server still takes a
+//! good sample.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use support::peer::{Peer, hello, now_ms, sample};
+use support::server::{Server, wait_for};
+use vitals_wire::bounded::{List, Text};
+use vitals_wire::codec::encode_frame_body;
+use vitals_wire::message::{ClientMessage, DropReason, Refusal, Refused, ServerMessage};
+use vitals_wire::sample::Sample;
+use vitals_wire::section::{Disk, DiskIo, DiskTimes, Section};
+
+/// A server with a bystander: an honest client that was there before the attack.
+struct Scene {
+    server: Server,
+    bystander: Peer,
+    sent: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(args: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("vitals").tempdir().unwrap();
+        let server = Server::start(&dir.path().join("data"), args);
+        let (bystander, _) = Peer::welcome(server.clients, hello(0xbb, "bystander"));
+        Self { server, bystander, sent: 0, _dir: dir }
+    }
+
+    /// The server takes a good sample, from the bystander and from a newcomer, and shows it.
+    fn still_works(&mut self) {
+        self.sent += 1;
+        let start = Instant::now();
+        let ack = self.bystander.send(self.sent, sample(now_ms(), self.sent));
+        assert_eq!((&*ack.batches, ack.refused.len()), (&[self.sent][..], 0));
+        assert!(start.elapsed() < Duration::from_secs(2), "the bystander waited {:?}", start.elapsed());
+        let (mut newcomer, _) = Peer::welcome(self.server.clients, hello(0xcc, "newcomer"));
+        assert_eq!(&*newcomer.send(1, sample(now_ms(), 1)).batches, [1]);
+        let latest = self.server.json("/api/v1/hosts/bystander/latest");
+        assert_eq!(latest["points"][0]["fields"]["uptime"], self.sent);
+    }
+
+    fn refused(&self, reason: &str) -> f64 {
+        self.server.metric(&format!("vitals_refused_total{{reason=\"{reason}\"}}"))
+    }
+
+    /// A connection that says `bytes` first is refused like this, and counted.
+    fn is_refused(&mut self, bytes: &[u8], code: Refusal) -> Refused {
+        let before = self.refused(code.word());
+        let mut attacker = Peer::connect(self.server.clients);
+        attacker.stream.write_all(bytes).unwrap();
+        let refused = attacker.refusal();
+        assert_eq!(refused.code, code, "{}", refused.text);
+        wait_for("the counter", Duration::from_secs(5), || (self.refused(code.word()) > before).then_some(()));
+        self.still_works();
+        refused
+    }
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    let mut frame = (body.len() as u32).to_be_bytes().to_vec();
+    frame.extend_from_slice(body);
+    frame
+}
+
+#[test]
+fn garbage_bytes() {
+    let mut scene = Scene::new(&[]);
+    scene.is_refused(&framed(&[0xff; 100]), Refusal::Malformed);
+    scene.is_refused(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", Refusal::TooLarge);
+    scene.is_refused(&framed(&[]), Refusal::Malformed);
+    scene.is_refused(&framed(&[99, 1, 2, 3]), Refusal::Malformed);
+    let mut trailing = encode_frame_body(&ClientMessage::from(hello(1, "trailing"))).unwrap().to_vec();
+    trailing.push(0);
+    let refused = scene.is_refused(&framed(&trailing), Refusal::Malformed);
+    assert!(refused.text.contains("left over"), "{}", refused.text);
+}
+
+#[test]
+fn a_frame_of_4_gb() {
+    let mut scene = Scene::new(&[]);
+    let refused = scene.is_refused(&u32::MAX.to_be_bytes(), Refusal::TooLarge);
+    assert!(refused.text.contains("4294967295"), "{}", refused.text);
+    // A welcome guest may send more, but not that much.
+    let (mut guest, _) = Peer::welcome(scene.server.clients, hello(1, "guest"));
+    guest.stream.write_all(&u32::MAX.to_be_bytes()).unwrap();
+    assert_eq!(guest.refusal().code, Refusal::TooLarge);
+    scene.still_works();
+}
+
+#[test]
+fn half_a_frame_and_then_the_end() {
+    let mut scene = Scene::new(&[]);
+    let whole = framed(&encode_frame_body(&ClientMessage::from(hello(1, "half"))).unwrap());
+    let mut attacker = Peer::connect(scene.server.clients);
+    attacker.stream.write_all(&whole[..whole.len() / 2]).unwrap();
+    attacker.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(attacker.refusal().code, Refusal::Malformed);
+    scene.still_works();
+}
+
+#[test]
+fn an_endless_slow_trickle() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("server.toml");
+    std::fs::write(&config, "[clients]\nhello_timeout = \"2s\"\n").unwrap();
+    let mut scene = Scene::new(&["--config", config.to_str().unwrap()]);
+    let mut attacker = Peer::connect(scene.server.clients);
+    let whole = framed(&encode_frame_body(&ClientMessage::from(hello(1, "slow"))).unwrap());
+    let start = Instant::now();
+    // A byte now and then, for as long as it is let.
+    for byte in whole.iter().cycle() {
+        if attacker.stream.write_all(&[*byte]).is_err() || start.elapsed() > Duration::from_millis(2_500) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(attacker.refusal().code, Refusal::Timeout);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    scene.still_works();
+}
+
+#[test]
+fn ten_thousand_connections_that_say_nothing() {
+    // Both ends are here, so each connection takes two open files of the system.
+    let mut scene = Scene::new(&[]);
+    let mut silent = Vec::new();
+    let mut turned_away = 0;
+    for _ in 0..10_000 {
+        let Ok(mut stream) = TcpStream::connect(scene.server.clients) else {
+            turned_away += 1;
+            continue;
+        };
+        if silent.len() < 800 {
+            silent.push(stream);
+            continue;
+        }
+        // Whoever is turned away hears so at once; keep no more of them than files allow.
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut word = [0; 512];
+        if matches!(stream.read(&mut word), Ok(_) | Err(_)) {
+            turned_away += 1;
+        }
+    }
+    assert!(turned_away >= 9_000, "only {turned_away} turned away");
+    assert!(scene.refused("too_many_connections") >= 9_000.0);
+    // The honest come from the same address here and wait for the strangers' deadline at most; who is in, works on.
+    scene.sent += 1;
+    let batch = scene.sent;
+    assert_eq!(&*scene.bystander.send(batch, sample(now_ms(), batch)).batches, [batch]);
+    drop(silent);
+    wait_for("room for newcomers", Duration::from_secs(15), || {
+        let mut newcomer = Peer::connect(scene.server.clients);
+        newcomer.say(hello(0xcd, "later"));
+        matches!(newcomer.hear(), Some(ServerMessage::Welcome(_))).then_some(())
+    });
+    scene.still_works();
+}
+
+#[test]
+fn a_hello_with_a_host_name_of_1_mb() {
+    let mut scene = Scene::new(&[]);
+    // The frame itself is over a stranger's cap.
+    scene.is_refused(&(1_048_700u32.to_be_bytes()), Refusal::TooLarge);
+    // A frame that is small enough, with a name that claims to be 1 MB.
+    let body = encode_frame_body(&ClientMessage::from(hello(1, "MARK"))).unwrap();
+    let mark = body.windows(5).position(|bytes| bytes == b"\x04MARK").unwrap();
+    let mut lie = body[..mark].to_vec();
+    lie.push(252);
+    lie.extend_from_slice(&1_048_576u32.to_le_bytes());
+    lie.extend_from_slice(&body[mark + 1..]);
+    scene.is_refused(&framed(&lie), Refusal::Malformed);
+    // One that is really there, and too long.
+    let mut long = body[..mark].to_vec();
+    long.push(251);
+    long.extend_from_slice(&4_000u16.to_le_bytes());
+    long.extend_from_slice(&[b'n'; 4_000]);
+    long.extend_from_slice(&body[mark + 5..]);
+    let refused = scene.is_refused(&framed(&long), Refusal::TooLarge);
+    assert!(refused.text.contains("4000") && refused.text.contains("255"), "{}", refused.text);
+}
+
+#[test]
+fn strange_names_are_taken_and_broken_ones_refused() {
+    let mut scene = Scene::new(&[]);
+    for (id, name) in (1..).zip(["a b", "a,b=c", "say \"hi\"", "back\\slash", "数据库", &"n".repeat(255)]) {
+        let (mut peer, welcome) = Peer::welcome(scene.server.clients, hello(id, name));
+        assert_eq!(&*welcome.name, name);
+        assert_eq!(&*peer.send(1, sample(now_ms(), 7)).batches, [1]);
+        let id = "0".repeat(1) + &format!("{id:x}");
+        let host = scene.server.json(&format!("/api/v1/hosts/{}", id.repeat(16)));
+        assert_eq!(host["name"], name);
+    }
+    for name in ["", "a/b", "a\nb", " a", "a ", "a\u{7f}b"] {
+        let mut attacker = Peer::connect(scene.server.clients);
+        attacker.say(hello(9, name));
+        let refused = attacker.refusal();
+        assert_eq!((refused.code, refused.retry), (Refusal::BadName, false), "{name:?}");
+    }
+    scene.still_works();
+}
+
+#[test]
+fn a_sample_with_nan_loses_that_figure_alone() {
+    let mut scene = Scene::new(&[]);
+    let (mut peer, _) = Peer::welcome(scene.server.clients, hello(1, "nan"));
+    let disk = Disk {
+        name: Text::cut("sda"),
+        reads: 41,
+        writes: 1,
+        read_bytes: 1,
+        write_bytes: 1,
+        read_time: None,
+        write_time: None,
+        io_time: None,
+        weighted_io_time: None,
+        iops_in_progress: None,
+        merged_reads: None,
+        merged_writes: None,
+        times: Some(DiskTimes { io_await: f64::NAN, io_svctm: 2.5, io_util: f64::INFINITY }),
+    };
+    let section = Section::DiskIo(DiskIo { disks: List::new(vec![disk]).unwrap() });
+    let ack = peer.send(1, Sample { time_ms: now_ms(), sections: List::new(vec![section]).unwrap() });
+    assert_eq!((&*ack.batches, ack.refused.len()), (&[1][..], 0), "the sample itself is kept");
+    let fields = scene.server.json("/api/v1/hosts/nan/latest")["points"][0]["fields"].clone();
+    assert_eq!((&fields["reads"], &fields["io_svctm"]), (&41.into(), &2.5.into()));
+    assert!(fields.get("io_await").is_none() && fields.get("io_util").is_none(), "{fields}");
+    assert_eq!(scene.server.metric("vitals_figures_not_finite_total"), 2.0);
+    scene.still_works();
+}
+
+#[test]
+fn times_of_1970_and_2100_are_settled_with_their_reason_and_the_connection_lives_on() {
+    let mut scene = Scene::new(&[]);
+    let (mut peer, _) = Peer::welcome(scene.server.clients, hello(1, "odd"));
+    let reason = |ack: vitals_wire::message::Ack| ack.refused.first().map(|refused| refused.reason);
+    assert_eq!(reason(peer.send(1, sample(0, 1))), Some(DropReason::TooOld));
+    assert_eq!(reason(peer.send(2, sample(4_102_444_800_000, 2))), Some(DropReason::ClockAhead));
+    assert_eq!(reason(peer.send(3, sample(i64::MIN, 3))), Some(DropReason::TooOld));
+    assert_eq!(reason(peer.send(4, sample(i64::MAX, 4))), Some(DropReason::ClockAhead));
+    assert_eq!(reason(peer.send(5, sample(now_ms(), 5))), None);
+    let dropped = |reason: &str| scene.server.metric(&format!("vitals_samples_dropped_total{{reason=\"{reason}\"}}"));
+    assert_eq!((dropped("too_old"), dropped("clock_ahead")), (2.0, 2.0));
+    scene.still_works();
+}
+
+#[test]
+fn whoever_goes_on_talking_before_a_hello_is_refused() {
+    let mut scene = Scene::new(&[]);
+    let mut attacker = Peer::connect(scene.server.clients);
+    attacker.say(vitals_wire::message::Samples { batch: 1, backlog: false, samples: List::empty() });
+    assert_eq!(attacker.refusal().code, Refusal::Unexpected);
+    scene.still_works();
+}

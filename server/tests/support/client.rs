@@ -1,0 +1,63 @@
+//! The real client as a process of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Where cargo puts the client: beside the server. Building the workspace's tests builds both.
+pub fn client_binary() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_vitals-server")).with_file_name("vitals-client");
+    assert!(path.exists(), "{} is missing: cargo build --workspace", path.display());
+    path
+}
+
+/// A running `vitals-client`. Dropping it ends the process, by its id.
+pub struct Client(Child);
+
+impl Client {
+    /// Starts `vitals-client` with these arguments.
+    pub fn start(args: &[&str]) -> Self {
+        let child = Command::new(client_binary()).args(args).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn();
+        Self(child.unwrap())
+    }
+
+    /// Starts `vitals-client run` for this machine, under this name.
+    pub fn run(server: SocketAddr, dir: &Path, name: &str, more: &[&str]) -> Self {
+        let server = server.to_string();
+        let mut args = vec!["run", "--server", &server, "--data-dir", dir.to_str().unwrap(), "--hostname", name];
+        args.extend(more);
+        Self::start(&args)
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.wait(Duration::from_secs(30))
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, most: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < most, "the client still runs after {most:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

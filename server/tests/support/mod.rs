@@ -1,0 +1,7 @@
+//! What the tests share: the real server, the real client, a client made by hand, and a real InfluxDB.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+pub mod client;
+pub mod influxd;
+pub mod peer;
+pub mod server;

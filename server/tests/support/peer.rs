@@ -1,0 +1,111 @@
+//! A client made by hand: says exactly what a test wants it to say.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::BytesMut;
+use tokio_util::codec::{Decoder, Encoder};
+use vitals_wire::bounded::{List, Text};
+use vitals_wire::codec::ClientCodec;
+use vitals_wire::ids::{HostId, RunId, Secret};
+use vitals_wire::message::{Ack, ClientMessage, Facts, Hello, Refused, Samples, ServerMessage, Welcome};
+use vitals_wire::sample::Sample;
+use vitals_wire::section::{Section, System};
+
+/// A connection to a server.
+pub struct Peer {
+    pub stream: TcpStream,
+    codec: ClientCodec,
+    buffer: BytesMut,
+}
+
+impl Peer {
+    /// Connects, and says nothing.
+    pub fn connect(server: SocketAddr) -> Self {
+        let stream = TcpStream::connect(server).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { stream, codec: ClientCodec::new(), buffer: BytesMut::new() }
+    }
+
+    /// Connects and is welcome.
+    pub fn welcome(server: SocketAddr, hello: Hello) -> (Self, Welcome) {
+        let mut peer = Self::connect(server);
+        peer.say(hello);
+        match peer.hear() {
+            Some(ServerMessage::Welcome(welcome)) => (peer, welcome),
+            other => panic!("not welcome: {other:?}"),
+        }
+    }
+
+    /// Sends a message.
+    pub fn say(&mut self, message: impl Into<ClientMessage>) {
+        let mut bytes = BytesMut::new();
+        self.codec.encode(message.into(), &mut bytes).unwrap();
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    /// The next message; `None` when the server closes the connection.
+    pub fn hear(&mut self) -> Option<ServerMessage> {
+        loop {
+            if let Some(message) = self.codec.decode(&mut self.buffer).unwrap() {
+                return Some(message);
+            }
+            let mut some = [0; 4096];
+            match self.stream.read(&mut some) {
+                Ok(0) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&some[..n]),
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return None,
+                Err(error) => panic!("the server says nothing: {error}"),
+            }
+        }
+    }
+
+    /// Sends one sample and waits for what becomes of it.
+    pub fn send(&mut self, batch: u64, sample: Sample) -> Ack {
+        self.say(Samples { batch, backlog: false, samples: List::new(vec![sample]).unwrap() });
+        match self.hear() {
+            Some(ServerMessage::Ack(ack)) => ack,
+            other => panic!("no ack: {other:?}"),
+        }
+    }
+
+    /// What the server refuses with before it closes the connection.
+    pub fn refusal(&mut self) -> Refused {
+        match self.hear() {
+            Some(ServerMessage::Refused(refused)) => {
+                assert_eq!(self.hear(), None, "and then the connection ends");
+                refused
+            }
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+}
+
+/// A plain introduction.
+pub fn hello(id: u8, name: &str) -> Hello {
+    Hello {
+        protocol: 1,
+        client_version: Text::cut("0.0.0-test"),
+        host: HostId([id; 16]),
+        run: RunId([id; 16]),
+        secret: Secret([id; 32]),
+        token: None,
+        name: Text::cut(name),
+        labels: List::empty(),
+        facts: Facts::default(),
+        interval_ms: 5_000,
+        shortest_interval_ms: 1_000,
+    }
+}
+
+/// A small sample.
+pub fn sample(time_ms: i64, uptime: u64) -> Sample {
+    let system = Section::System(System { n_cpus: 2, uptime, ..System::default() });
+    Sample { time_ms, sections: List::new(vec![system]).unwrap() }
+}
+
+/// Now in ms since 1970.
+pub fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+}

@@ -1,0 +1,176 @@
+//! The real server as a process of its own, and a plain way to ask it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A running `vitals-server`. Dropping it ends the process, by its id.
+pub struct Server {
+    child: Child,
+    /// Where clients connect.
+    pub clients: SocketAddr,
+    /// Where the API is.
+    pub http: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Starts a server on this data directory and waits until it says where it listens.
+    pub fn start(data_dir: &Path, args: &[&str]) -> Self {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_at(data_dir, loopback, loopback, args, &[])
+    }
+
+    /// The same at given addresses and with more environment.
+    pub fn start_at(
+        data_dir: &Path,
+        clients: SocketAddr,
+        http: SocketAddr,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_vitals-server"))
+            .arg("run")
+            .args(["--listen", &clients.to_string(), "--http-listen", &http.to_string()])
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(args)
+            .envs(env.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let stderr = child.stderr.take().unwrap();
+        std::thread::spawn({
+            let log = log.clone();
+            move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    log.lock().unwrap().push(line);
+                }
+            }
+        });
+        let mut server = Self { child, clients, http, log };
+        let start = Instant::now();
+        loop {
+            if let Some(line) = server.log_line("vitals-server runs") {
+                server.clients = field(&line, "clients").parse().unwrap();
+                server.http = field(&line, "http").parse().unwrap();
+                return server;
+            }
+            if let Some(status) = server.child.try_wait().unwrap() {
+                panic!("the server ended with {status}:\n{}", server.log_text());
+            }
+            assert!(start.elapsed() < Duration::from_secs(20), "no start:\n{}", server.log_text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The first line logged that holds this text.
+    pub fn log_line(&self, text: &str) -> Option<String> {
+        self.log.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
+    }
+
+    /// Everything logged so far.
+    pub fn log_text(&self) -> String {
+        self.log.lock().unwrap().join("\n")
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Status and body of a GET.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        get(self.http, path)
+    }
+
+    /// The JSON of a GET that must succeed.
+    pub fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+    }
+
+    /// A figure of `/metrics`, by its name with labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in:\n{text}")).parse().unwrap()
+    }
+
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "still runs:\n{}", self.log_text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log_text());
+        }
+    }
+}
+
+/// Status and body of a GET.
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {answer:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        return (status, body.to_owned());
+    }
+    let (mut rest, mut whole) = (body, String::new());
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        whole.push_str(&after[..size]);
+        rest = after.get(size + 2..).unwrap_or_default();
+    }
+    (status, whole)
+}
+
+/// The value of `name=value` or `name="value"` in a line of a log.
+pub fn field<'a>(line: &'a str, name: &str) -> &'a str {
+    let (_, after) = line.split_once(&format!(" {name}=")).unwrap_or_else(|| panic!("no {name} in {line}"));
+    after.split(' ').next().unwrap_or_default().trim_matches('"')
+}
+
+/// Waits until `look` gives something, at most this long.
+pub fn wait_for<T>(what: &str, most: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < most, "waited {most:?} for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
