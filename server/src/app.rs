@@ -21,6 +21,7 @@ use crate::journal::{Journal, JournalOptions};
 use crate::live::{EVENT_QUEUE, Live};
 use crate::metrics::Metrics;
 use crate::own::{self, Own};
+use crate::seldom::Seldom;
 use crate::session;
 use crate::state::State;
 use crate::store::{Store, StoreOptions};
@@ -145,6 +146,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         keep_raw: config.store.keep_raw,
         hello_timeout: config.clients.hello_timeout,
         shutdown: shutdown.clone(),
+        seldom: Seldom::default(),
     });
     let caps = Caps {
         connections: config.clients.max_connections,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
@@ -87,7 +87,9 @@ fn let_in(
 /// Says no without waiting: who takes nothing in is just closed.
 fn turn_away(stream: TcpStream, peer: SocketAddr, refused: Refused, shared: &Shared) {
     shared.metrics.refused.add(refused.code.word(), 1);
-    warn!(%peer, reason = refused.code.word(), error = &*refused.text, "connection turned away");
+    if let Some(left_out) = shared.seldom.due(Instant::now()) {
+        warn!(%peer, reason = refused.code.word(), error = &*refused.text, left_out, "connection turned away");
+    }
     let mut bytes = BytesMut::new();
     if ServerCodec::new().encode(ServerMessage::Refused(refused), &mut bytes).is_ok() {
         let _ = stream.try_write(&bytes);

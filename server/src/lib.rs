@@ -10,7 +10,7 @@
 //! - [`state`]: hosts, their names and labels.
 //! - [`own`]: what the server has to say for itself; [`metrics`] and [`process`] are where it comes from.
 //! - [`api`] reads `store` and `live`; [`control`] is the socket of the commands.
-//! - [`app`] puts it all together; [`config`], [`cli`], [`logging`], [`data_dir`] and [`clock`] serve it.
+//! - [`app`] puts it all together; [`config`], [`cli`], [`logging`], [`seldom`], [`data_dir`] and [`clock`] serve it.
 
 pub mod api;
 pub mod app;
@@ -29,6 +29,7 @@ pub mod logging;
 pub mod metrics;
 pub mod own;
 pub mod process;
+pub mod seldom;
 pub mod session;
 pub mod state;
 pub mod store;

@@ -34,7 +34,8 @@ fn main() -> ExitCode {
 fn run(config: Config) -> anyhow::Result<()> {
     logging::start(&config.log);
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let outcome = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let listeners = Listeners::bind(&config).await?;
@@ -51,7 +52,8 @@ fn run(config: Config) -> anyhow::Result<()> {
 
 /// The first signal drains, the second ends at once.
 async fn stop_on_signals(shutdown: CancellationToken) {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         warn!("cannot listen for signals");
         return;
@@ -76,7 +78,8 @@ fn raise_open_files() {
     if limit.current == limit.maximum {
         return;
     }
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
         warn!(%error, "cannot raise the limit of open files");
     }
 }

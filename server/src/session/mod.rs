@@ -34,6 +34,7 @@ use crate::clock;
 use crate::journal::{Journal, JournalError};
 use crate::live::{Live, Peer, down_limit};
 use crate::metrics::Metrics;
+use crate::seldom::Seldom;
 use crate::state::{Host, State};
 use protocol::{Batch, Protocol, Step, refused, refused_for};
 
@@ -66,6 +67,8 @@ pub struct Shared {
     pub hello_timeout: Duration,
     /// The server is going down.
     pub shutdown: CancellationToken,
+    /// Keeps strangers from filling the log.
+    pub seldom: Seldom,
 }
 
 impl Shared {
@@ -301,6 +304,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         let host = self.host.as_ref().map_or("", |guest| &guest.name).to_owned();
         let peer = self.address;
         match end {
+            End::Closed | End::Failed(_) if self.host.is_none() => debug!(%peer, "stranger gone"),
             End::Closed => info!(host, %peer, reason = "closed", "client disconnected"),
             End::Failed(error) => info!(host, %peer, reason = "failed", %error, "client disconnected"),
             End::Refused(refused) => {
@@ -308,8 +312,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
                 self.shared.metrics.refused.add(reason, 1);
                 if refused.code == Refusal::ShuttingDown {
                     info!(host, %peer, reason, "client disconnected");
-                } else {
+                } else if self.host.is_some() {
                     warn!(host, %peer, reason, error, "client refused");
+                } else if let Some(left_out) = self.shared.seldom.due(Instant::now()) {
+                    warn!(%peer, reason, error, left_out, "stranger refused");
                 }
                 // A peer that is gone, or takes nothing in, cannot be told.
                 let _ = self.send(refused.into()).await;
