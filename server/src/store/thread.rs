@@ -1,0 +1,306 @@
+//! The store's thread and the handle to it.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tracing::{error, info};
+use vitals_wire::ids::HostId;
+
+use super::engine::{Engine, Now, Seal};
+use super::{FieldInfo, Series, Shared, StoreCounters, StoreError, StoreOptions, StoredEvent};
+use crate::field::FieldSelector;
+use crate::journal::{Journal, JournalReader};
+use crate::metrics::Metrics;
+
+/// Requests that wait for the thread; more callers than these wait in turn.
+const REQUESTS: usize = 16;
+/// The thread looks for requests at least this often.
+const LOOK: Duration = Duration::from_millis(200);
+/// Records taken in before the thread looks for anything else.
+const RECORDS: usize = 256;
+/// A failure that goes on is logged again after this time.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
+
+/// A handle to history, cheap to clone. Its calls block, for a millisecond or a few.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    options: StoreOptions,
+    lag_bytes: Arc<AtomicU64>,
+    requests: SyncSender<Request>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Request {
+    Flush(SyncSender<Result<(), StoreError>>),
+    Close(SyncSender<Result<(), StoreError>>),
+}
+
+impl Store {
+    /// Opens the file, or makes it, and starts to read the journal from the file's cursor.
+    pub fn open(options: StoreOptions, journal: &Journal, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let started = Instant::now();
+        let engine = Engine::open(options.clone(), metrics.clone(), now(started))?;
+        engine.log_start();
+        let reader = journal.reader("store", engine.cursor())?;
+        let (requests, receiver) = sync_channel(REQUESTS);
+        let shared = engine.shared.clone();
+        let lag_bytes = Arc::new(AtomicU64::new(reader.lag_bytes(engine.position())));
+        let worker = Worker {
+            engine,
+            reader,
+            requests: receiver,
+            metrics,
+            lag_bytes: lag_bytes.clone(),
+            started,
+            commit_every: options.commit_every,
+            last_commit: started,
+            failing_since: None,
+            last_logged: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(|| worker.run())
+            .map_err(|error| StoreError::Failed(format!("its thread does not start: {error}")))?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { inner: Arc::new(Inner { shared, options, lag_bytes, requests, thread }) })
+    }
+
+    /// The series of a host that a selector means, with their points from `from_ms` on and before `to_ms`. A host that is
+    /// not known has none. More than `limit` points in all are an error.
+    pub fn series(
+        &self,
+        host: HostId,
+        field: &FieldSelector,
+        from_ms: i64,
+        to_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Series>, StoreError> {
+        self.inner.shared.series(host, field, from_ms..to_ms, limit)
+    }
+
+    /// The fields that a host had within the 24 h before its newest sample.
+    pub fn fields(&self, host: HostId) -> Result<Vec<FieldInfo>, StoreError> {
+        self.inner.shared.fields(host)
+    }
+
+    /// The time of a host's newest sample.
+    pub fn newest_ms(&self, host: HostId) -> Result<Option<i64>, StoreError> {
+        self.inner.shared.newest_ms(host)
+    }
+
+    /// The times of all samples of a host from `from_ms` on and before `to_ms`, ascending, each once.
+    pub fn samples(&self, host: HostId, from_ms: i64, to_ms: i64) -> Result<Vec<i64>, StoreError> {
+        self.inner.shared.samples(host, from_ms..to_ms)
+    }
+
+    /// What happened to hosts from `from_ms` on and before `to_ms`: the first `limit`.
+    pub fn events(&self, from_ms: i64, to_ms: i64, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
+        self.inner.shared.events(from_ms..to_ms, limit)
+    }
+
+    /// The time before which raw samples are not kept: older ones should not be taken.
+    pub fn oldest_kept_ms(&self, now_ms: i64) -> i64 {
+        self.inner.options.oldest_kept_ms(now_ms)
+    }
+
+    /// Bytes of the journal that were not taken in yet.
+    pub fn lag_bytes(&self) -> u64 {
+        self.inner.lag_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What the store counts beside the server's metrics.
+    pub fn counters(&self) -> &StoreCounters {
+        &self.inner.shared.counters
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.inner.options.path
+    }
+
+    /// Takes in all that the journal holds and seals all of it. Blocks; seconds with thousands of hosts.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.ask(Request::Flush)
+    }
+
+    /// Flushes and ends the thread. What could not be sealed is still in the journal. Readers can go on.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let closed = self.ask(Request::Close);
+        let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            error!("the store's thread panicked");
+        }
+        closed
+    }
+
+    fn ask(
+        &self,
+        request: impl FnOnce(SyncSender<Result<(), StoreError>>) -> Request,
+    ) -> Result<(), StoreError> {
+        let (answer, answered) = sync_channel(1);
+        self.inner.requests.send(request(answer)).map_err(|_| StoreError::Closed)?;
+        answered.recv().map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn now(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { steady_ms: started.elapsed().as_millis() as i64, wall_ms: wall.as_millis() as i64 }
+}
+
+struct Worker {
+    engine: Engine,
+    reader: JournalReader,
+    requests: Receiver<Request>,
+    metrics: Arc<Metrics>,
+    lag_bytes: Arc<AtomicU64>,
+    started: Instant,
+    commit_every: Duration,
+    last_commit: Instant,
+    failing_since: Option<Instant>,
+    last_logged: Option<Instant>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            if self.answer_requests(Duration::ZERO).is_break() {
+                return;
+            }
+            let since = self.last_commit.elapsed();
+            // A commit that failed is not tried again before its time, however urgent.
+            let is_urgent = self.failing_since.is_none() && self.engine.is_urgent();
+            if is_urgent || since >= self.commit_every {
+                // Failures are logged and tried again.
+                let _ = self.commit(Seal::Due);
+            }
+            let pause = self.commit_every.saturating_sub(self.last_commit.elapsed()).min(LOOK);
+            if self.engine.is_full() {
+                if self.failing_since.is_some() && self.answer_requests(pause).is_break() {
+                    return;
+                }
+                continue;
+            }
+            match self.take_in(RECORDS) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // A closed journal does not wait.
+                    if !self.reader.wait_blocking(pause) && self.answer_requests(pause).is_break() {
+                        return;
+                    }
+                }
+                Err(()) => {
+                    if self.answer_requests(pause.max(Duration::from_millis(10))).is_break() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in at most `count` records; false when there are no more now.
+    fn take_in(&mut self, count: usize) -> Result<bool, ()> {
+        for _ in 0..count {
+            match self.reader.try_next() {
+                Ok(Some(entry)) => self.engine.ingest(&entry.record, entry.after),
+                Ok(None) => {
+                    self.note_lag();
+                    return Ok(false);
+                }
+                Err(error) => {
+                    self.failed(&error.into());
+                    return Err(());
+                }
+            }
+            if self.engine.is_urgent() {
+                break;
+            }
+        }
+        self.note_lag();
+        Ok(true)
+    }
+
+    fn note_lag(&self) {
+        let lag = self.reader.lag_bytes(self.engine.position());
+        self.lag_bytes.store(lag, Ordering::Relaxed);
+        self.metrics.store_lag_bytes.set(lag);
+    }
+
+    fn commit(&mut self, seal: Seal) -> Result<(), StoreError> {
+        let now = now(self.started);
+        let committed = self.engine.commit(now, seal);
+        self.last_commit = Instant::now();
+        // Also after a failure: a part may have been committed.
+        self.reader.passed(self.engine.cursor());
+        if let Err(error) = committed.and_then(|()| self.engine.tidy(now)) {
+            self.engine.shared.counters.failed_commits.add(1);
+            self.failed(&error);
+            return Err(error);
+        }
+        if let Some(since) = self.failing_since.take() {
+            info!(seconds = since.elapsed().as_secs(), "history can be written again");
+            self.last_logged = None;
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, error: &StoreError) {
+        self.failing_since.get_or_insert_with(Instant::now);
+        if self.last_logged.is_none_or(|logged| logged.elapsed() >= LOG_AGAIN) {
+            self.last_logged = Some(Instant::now());
+            error!(%error, "history cannot be written; it waits in memory and in the journal, and is tried again");
+        }
+    }
+
+    /// Answers what is asked, waiting at most `pause` for the first request.
+    fn answer_requests(&mut self, pause: Duration) -> ControlFlow<()> {
+        let mut request = match self.requests.recv_timeout(pause) {
+            Ok(request) => request,
+            Err(RecvTimeoutError::Timeout) => return ControlFlow::Continue(()),
+            // Every handle is gone.
+            Err(RecvTimeoutError::Disconnected) => return ControlFlow::Break(()),
+        };
+        loop {
+            match request {
+                Request::Flush(answer) => {
+                    let _ = answer.send(self.flush());
+                }
+                Request::Close(answer) => {
+                    let flushed = self.flush();
+                    self.engine.checkpoint();
+                    let _ = answer.send(flushed);
+                    return ControlFlow::Break(());
+                }
+            }
+            request = match self.requests.try_recv() {
+                Ok(request) => request,
+                Err(TryRecvError::Empty) => return ControlFlow::Continue(()),
+                Err(TryRecvError::Disconnected) => return ControlFlow::Break(()),
+            };
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        loop {
+            match self.take_in(RECORDS) {
+                Ok(true) if self.engine.is_urgent() => self.commit(Seal::Due)?,
+                Ok(true) => {}
+                Ok(false) => return self.commit(Seal::All),
+                Err(()) => return Err(StoreError::Failed("the journal cannot be read".to_owned())),
+            }
+        }
+    }
+}
