@@ -272,8 +272,8 @@ proptest! {
             }
             if let Some(after) = delivery.settle() {
                 settled = after.offset as usize;
-                for n in 0..ends[settled - 1] {
-                    prop_assert!(stored[n] > 0 || is_bad(n), "line {n} is before the cursor and not stored");
+                for (n, times) in stored.iter().enumerate().take(ends[settled - 1]) {
+                    prop_assert!(*times > 0 || is_bad(n), "line {n} is before the cursor and not stored");
                 }
                 continue;
             }

@@ -4,7 +4,6 @@
 //! requests are tasks of their own. When this task is dropped at any point its requests end with it, and whoever goes
 //! on from the cursor file writes again what was under way.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -372,15 +371,13 @@ impl Writer {
 }
 
 /// Waits for the source to come home, or at home for the journal to have more.
-fn read_or_wait(reading: &mut Reading, wait_for_more: bool) -> impl Future<Output = Woken> {
-    async move {
-        match reading {
-            Reading::Away(read) => Woken::Read(read.await),
-            Reading::Home(source) if wait_for_more && !source.is_full() => {
-                Woken::MayHaveMore(source.wait(TICK).await)
-            }
-            _ => std::future::pending().await,
+async fn read_or_wait(reading: &mut Reading, wait_for_more: bool) -> Woken {
+    match reading {
+        Reading::Away(read) => Woken::Read(read.await),
+        Reading::Home(source) if wait_for_more && !source.is_full() => {
+            Woken::MayHaveMore(source.wait(TICK).await)
         }
+        _ => std::future::pending().await,
     }
 }
 
