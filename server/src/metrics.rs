@@ -161,7 +161,8 @@ pub const INFLUX_ERRORS: [&str; 9] = [
     "unexpected",
 ];
 /// Why a line is never written to InfluxDB.
-pub const INFLUX_DROPS: [&str; 4] = ["malformed", "type_conflict_or_too_old", "no_host", "journal_full"];
+pub const INFLUX_DROPS: [&str; 5] =
+    ["malformed", "type_conflict_or_too_old", "too_large", "no_host", "journal_full"];
 
 impl Metrics {
     /// All at zero.

@@ -1,1 +1,195 @@
 //! InfluxDB: reads the journal from a cursor of its own and writes line protocol.
+//!
+//! In the order in which data flows:
+//!
+//! - [`source`]: records of the journal become batches of lines, cut at the end of a record.
+//! - [`delivery`]: what to send next, backoff and splitting; plain logic. [`answer`] has the table of InfluxDB's answers.
+//! - [`http`]: one write request, and why not through the crate `influxdb2`.
+//! - [`cursor`]: the place in the journal, on disk.
+//! - [`writer`]: the task that drives them.
+//! - [`setup`]: health, buckets and the set-up of a new InfluxDB, through `influxdb2`.
+//!
+//! What the journal holds reaches InfluxDB at least once, or is counted in `influx_dropped` and logged. A line sent
+//! twice is the same point twice, which InfluxDB stores once.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vitals_wire::ids::HostId;
+use vitals_wire::line::HostTags;
+use vitals_wire::log::Position;
+
+pub mod answer;
+pub mod cursor;
+pub mod delivery;
+pub mod http;
+pub mod setup;
+pub mod source;
+pub mod writer;
+
+pub use setup::{check, set_up};
+pub use writer::run;
+
+/// Gives a host's name and labels valid at a time (ms since 1970), as they stand on its lines; `None` for a host that
+/// nobody knows. Called once a sample, off the async threads: it may read, and should be quick.
+pub type TagsAt = Arc<dyn Fn(HostId, i64) -> Option<Arc<HostTags>> + Send + Sync>;
+
+/// Where to write, and how.
+#[derive(Debug, Clone)]
+pub struct InfluxOptions {
+    /// InfluxDB's URL, such as `http://127.0.0.1:8086`; a path before `/api` may follow.
+    pub url: String,
+    /// The organisation's name.
+    pub org: String,
+    /// The bucket's name.
+    pub bucket: String,
+    /// A token that may write to the bucket.
+    pub token: Token,
+    /// Where the place in the journal is kept.
+    pub cursor_file: PathBuf,
+    /// Lines that make a batch at once.
+    pub batch_lines: usize,
+    /// Lines of a request at most, when there is much to write.
+    pub max_lines: usize,
+    /// How long a smaller batch waits for more.
+    pub batch_wait: Duration,
+    /// Whether requests are compressed.
+    pub gzip: bool,
+    /// Time for a connection to come about.
+    pub connect_timeout: Duration,
+    /// Time for a request as a whole.
+    pub timeout: Duration,
+    /// Requests under way at once.
+    pub in_flight: usize,
+    /// Upper bound of the first wait after a failure.
+    pub backoff_min: Duration,
+    /// Upper bound of later ones.
+    pub backoff_max: Duration,
+    /// Wait after a failure that only a person can mend.
+    pub slow_retry: Duration,
+}
+
+impl InfluxOptions {
+    /// These with the defaults for all else.
+    pub fn new(
+        url: impl Into<String>,
+        org: impl Into<String>,
+        bucket: impl Into<String>,
+        token: impl Into<Token>,
+        cursor_file: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            url: url.into(),
+            org: org.into(),
+            bucket: bucket.into(),
+            token: token.into(),
+            cursor_file: cursor_file.into(),
+            batch_lines: 1_000,
+            max_lines: 5_000,
+            batch_wait: Duration::from_secs(1),
+            gzip: true,
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(20),
+            in_flight: 4,
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(30),
+            slow_retry: Duration::from_secs(30),
+        }
+    }
+
+    /// Whether a writer could work with these: what is wrong with them can be said before anything starts.
+    pub fn check(&self) -> Result<(), InfluxError> {
+        for (name, value) in [("organisation", &self.org), ("bucket", &self.bucket)] {
+            if value.is_empty() {
+                return Err(InfluxError::Missing(name));
+            }
+        }
+        if self.token.reveal().is_empty() {
+            return Err(InfluxError::Missing("token"));
+        }
+        http::WriteClient::new(self).map(|_| ())
+    }
+}
+
+/// A secret that does not show itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// The secret.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Token {
+    fn from(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+}
+
+impl From<String> for Token {
+    fn from(secret: String) -> Self {
+        Self(secret)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "(none)" } else { "(hidden)" })
+    }
+}
+
+/// Why InfluxDB cannot be written to, checked or set up. Nothing has been changed anywhere.
+#[derive(Debug, thiserror::Error)]
+pub enum InfluxError {
+    /// A URL that cannot be InfluxDB's.
+    #[error("influxdb's url {url:?} cannot be used: {why}")]
+    Url {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A token that cannot stand in a header.
+    #[error("influxdb's token holds characters that no token has")]
+    Token,
+    /// Something that is not set.
+    #[error("influxdb's {0} is not set")]
+    Missing(&'static str),
+    /// The HTTP client cannot be made.
+    #[error("no http client: {0}")]
+    Client(String),
+    /// InfluxDB's API said no, or did not answer.
+    #[error("{0}")]
+    Api(String),
+    /// A part of the writer panicked. The cursor stands before all that is not written.
+    #[error("the writer to influxdb broke down: {0}")]
+    Broken(tokio::task::JoinError),
+    /// Only a new InfluxDB can be set up.
+    #[error("this influxdb has been set up before")]
+    SetUpBefore,
+}
+
+/// Where the writer goes on in the journal: its cursor, or the journal's beginning where there is none or it is
+/// damaged, which the log then says. To be given to `Journal::reader`.
+pub fn starting_point(options: &InfluxOptions) -> Position {
+    let file = options.cursor_file.display();
+    match cursor::load(&options.cursor_file) {
+        Ok(Some(position)) => position,
+        Ok(None) => {
+            tracing::info!(%file, "no cursor for influxdb yet: it gets all that the journal holds");
+            Position::default()
+        }
+        Err(error) => {
+            tracing::warn!(
+                %file,
+                %error,
+                "influxdb's cursor cannot be used: all that the journal holds is written once more, which is harmless"
+            );
+            Position::default()
+        }
+    }
+}
