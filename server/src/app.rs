@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::connection::{self, Caps};
@@ -45,9 +45,9 @@ impl Listeners {
     /// Binds what the configuration names.
     pub async fn bind(config: &Config) -> anyhow::Result<Self> {
         let bind = async |key: &str, address| {
-            TcpListener::bind(address)
-                .await
-                .with_context(|| format!("cannot listen on {address} ({key}): is something else listening there?"))
+            TcpListener::bind(address).await.with_context(|| {
+                format!("cannot listen on {address} ({key}): is something else listening there?")
+            })
         };
         Ok(Self {
             clients: bind("clients.listen", config.clients.listen).await?,
@@ -72,7 +72,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     .context("the journal cannot be opened")?;
     let (state, _state_thread) = State::open(&data_dir.path().join("state.db"))?;
     let store = Store::open(
-        StoreOptions { path: data_dir.path().join("history.db"), keep_raw: config.store.keep_raw, ..Default::default() },
+        StoreOptions {
+            keep_raw: config.store.keep_raw,
+            ..StoreOptions::new(data_dir.path().join("history.db"))
+        },
         &journal,
         metrics.clone(),
     )
@@ -87,22 +90,26 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let writers = CancellationToken::new();
     let mut parts = Parts::default();
     if !config.influx.url.is_empty() {
+        let influx = &config.influx;
+        let cursor_file = data_dir.path().join("influx.cursor");
+        let token = influx.token.0.clone();
         let options = InfluxOptions {
-            url: config.influx.url.clone(),
-            org: config.influx.org.clone(),
-            bucket: config.influx.bucket.clone(),
-            token: config.influx.token.0.clone(),
-            cursor_file: data_dir.path().join("influx.cursor"),
-            gzip: config.influx.gzip,
-            timeout: config.influx.timeout,
-            ..InfluxOptions::default()
+            gzip: influx.gzip,
+            timeout: influx.timeout,
+            ..InfluxOptions::new(&influx.url, &influx.org, &influx.bucket, token, cursor_file)
         };
-        let reader = influx::reader(&journal, &options)?;
+        options.check()?;
+        let reader = journal.reader("influx", influx::starting_point(&options))?;
         let tags_at = {
             let state = state.clone();
             Arc::new(move |host, time_ms| state.tags_at(host, time_ms))
         };
-        parts.start("influx", influx::run(options, reader, tags_at, metrics.clone(), writers.clone()));
+        let written = influx::run(options, reader, tags_at, metrics.clone(), writers.clone());
+        parts.start("influx", async move {
+            if let Err(error) = written.await {
+                error!(%error, "nothing is written to influxdb any more; the journal keeps what it can");
+            }
+        });
     }
     let own = Own {
         journal: journal.clone(),

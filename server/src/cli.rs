@@ -6,7 +6,9 @@ use crate::config::Overrides;
 
 /// Vitals' server: takes readings from a fleet of machines, shows them, keeps them, and feeds InfluxDB.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Examples:
   vitals-server run                                     clients on 127.0.0.1:7400, API on 127.0.0.1:7480
   vitals-server run --config /etc/vitals/server.toml
@@ -15,7 +17,8 @@ Examples:
   vitals-server hosts                                   all hosts and whether they are there
 
 Nothing has to be configured. A file, VITALS_… variables and flags are laid over each other in that order.
-Exit status: 0 done, 1 failed, 2 wrong use.")]
+Exit status: 0 done, 1 failed, 2 wrong use."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

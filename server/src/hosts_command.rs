@@ -11,7 +11,8 @@ use crate::state::State;
 /// Lists all hosts: asks the running server, or reads its files where none runs.
 pub fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let dir = &config.data_dir.0;
-    let answer = control::ask(dir, &Request::Hosts).with_context(|| format!("cannot ask the server on {}", dir.display()))?;
+    let answer = control::ask(dir, &Request::Hosts)
+        .with_context(|| format!("cannot ask the server on {}", dir.display()))?;
     let hosts = match answer {
         Some(Answer::Ok(hosts)) => hosts,
         Some(Answer::Error(error)) => bail!("{error}"),
@@ -47,7 +48,8 @@ fn table(answer: &Value) -> String {
     let hosts = answer["hosts"].as_array().unwrap_or(&none);
     let column = |name: &'static str| {
         let cells = hosts.iter().map(move |host| host[name].as_str().unwrap_or("-"));
-        let width = cells.clone().map(|cell| cell.chars().count()).chain([name.len()]).max().unwrap_or_default();
+        let width =
+            cells.clone().map(|cell| cell.chars().count()).chain([name.len()]).max().unwrap_or_default();
         (name, width)
     };
     let columns = ["name", "state", "last_seen", "client_version", "address", "id"].map(column);

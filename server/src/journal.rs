@@ -76,6 +76,10 @@ impl Journal {
     pub fn reader(&self, name: &'static str, from: Position) -> Result<JournalReader, JournalError> {
         todo!()
     }
+    /// Why nothing can be committed now, if so.
+    pub fn trouble(&self) -> Option<String> {
+        todo!()
+    }
     /// The place after the last committed record.
     pub fn end(&self) -> Position {
         todo!()

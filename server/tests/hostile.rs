@@ -55,7 +55,9 @@ impl Scene {
         attacker.stream.write_all(bytes).unwrap();
         let refused = attacker.refusal();
         assert_eq!(refused.code, code, "{}", refused.text);
-        wait_for("the counter", Duration::from_secs(5), || (self.refused(code.word()) > before).then_some(()));
+        wait_for("the counter", Duration::from_secs(5), || {
+            (self.refused(code.word()) > before).then_some(())
+        });
         self.still_works();
         refused
     }
@@ -187,7 +189,8 @@ fn a_hello_with_a_host_name_of_1_mb() {
 #[test]
 fn strange_names_are_taken_and_broken_ones_refused() {
     let mut scene = Scene::new(&[]);
-    for (id, name) in (1..).zip(["a b", "a,b=c", "say \"hi\"", "back\\slash", "数据库", &"n".repeat(255)]) {
+    for (id, name) in (1..).zip(["a b", "a,b=c", "say \"hi\"", "back\\slash", "数据库", &"n".repeat(255)])
+    {
         let (mut peer, welcome) = Peer::welcome(scene.server.clients, hello(id, name));
         assert_eq!(&*welcome.name, name);
         assert_eq!(&*peer.send(1, sample(now_ms(), 7)).batches, [1]);
@@ -243,7 +246,8 @@ fn times_of_1970_and_2100_are_settled_with_their_reason_and_the_connection_lives
     assert_eq!(reason(peer.send(3, sample(i64::MIN, 3))), Some(DropReason::TooOld));
     assert_eq!(reason(peer.send(4, sample(i64::MAX, 4))), Some(DropReason::ClockAhead));
     assert_eq!(reason(peer.send(5, sample(now_ms(), 5))), None);
-    let dropped = |reason: &str| scene.server.metric(&format!("vitals_samples_dropped_total{{reason=\"{reason}\"}}"));
+    let dropped =
+        |reason: &str| scene.server.metric(&format!("vitals_samples_dropped_total{{reason=\"{reason}\"}}"));
     assert_eq!((dropped("too_old"), dropped("clock_ahead")), (2.0, 2.0));
     scene.still_works();
 }

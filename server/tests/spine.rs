@@ -32,7 +32,8 @@ fn readings_of_this_machine_arrive_within_a_second_and_a_half_and_agree_with_pro
     let mut server = Server::start(&dir.path().join("server"), &[]);
     let (before_uptime, before_available) = (uptime(), meminfo("MemAvailable"));
     let start = Instant::now();
-    let mut client = Client::run(server.clients, &dir.path().join("client"), "this machine", &["--interval", "1s"]);
+    let mut client =
+        Client::run(server.clients, &dir.path().join("client"), "this machine", &["--interval", "1s"]);
     wait_for("the first sample's acknowledgement", Duration::from_secs(10), || {
         (server.metric("vitals_samples_acknowledged_total") >= 1.0).then_some(())
     });
@@ -61,16 +62,24 @@ fn readings_of_this_machine_arrive_within_a_second_and_a_half_and_agree_with_pro
     let cpu = points(&latest, "cpu");
     assert_eq!(cpu.len(), cpus + 1);
     let total = &cpu.iter().find(|point| point["tags"]["cpu"] == "cpu-total").unwrap()["fields"];
-    let shares = ["user", "system", "idle", "nice", "iowait", "irq", "softirq", "steal", "guest", "guest_nice"];
+    let shares =
+        ["user", "system", "idle", "nice", "iowait", "irq", "softirq", "steal", "guest", "guest_nice"];
     let sum: f64 = shares.iter().filter_map(|share| total[format!("usage_{share}")].as_f64()).sum();
     within("the sum of all shares", sum, 99.5, 100.5);
 
     for point in points(&latest, "net") {
         let name = point["tags"]["interface"].as_str().unwrap();
-        let now: u64 = fs::read_to_string(format!("/sys/class/net/{name}/statistics/rx_bytes")).unwrap().trim().parse().unwrap();
+        let now: u64 = fs::read_to_string(format!("/sys/class/net/{name}/statistics/rx_bytes"))
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
         assert!(point["fields"]["bytes_recv"].as_u64().unwrap() <= now, "{name}");
     }
-    let root = points(&latest, "disk").into_iter().find(|point| point["tags"]["path"] == "/").map(|point| &point["fields"]);
+    let root = points(&latest, "disk")
+        .into_iter()
+        .find(|point| point["tags"]["path"] == "/")
+        .map(|point| &point["fields"]);
     if let Some(root) = root {
         let stat = rustix::fs::statvfs("/").unwrap();
         assert_eq!(root["total"].as_u64().unwrap(), stat.f_blocks * stat.f_frsize);
@@ -138,7 +147,12 @@ fn questions_that_make_no_sense_are_answered_with_what_would() {
     assert_eq!(server.get("/healthz").0, 200);
     assert_eq!(server.get("/readyz").0, 200);
     let document = server.json("/api/openapi.json");
-    for path in ["/api/v1/hosts", "/api/v1/hosts/{host}", "/api/v1/hosts/{host}/latest", "/api/v1/hosts/{host}/series"] {
+    for path in [
+        "/api/v1/hosts",
+        "/api/v1/hosts/{host}",
+        "/api/v1/hosts/{host}/latest",
+        "/api/v1/hosts/{host}/series",
+    ] {
         assert!(document["paths"][path]["get"].is_object(), "{path} is not described");
     }
 }
@@ -172,7 +186,8 @@ fn a_server_says_plainly_why_it_cannot_start() {
     let data = dir.path().join("server");
     let server = Server::start(&data, &[]);
     let run = |args: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_vitals-server")).args(args).output().unwrap();
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_vitals-server")).args(args).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let data = data.to_str().unwrap();
@@ -180,8 +195,14 @@ fn a_server_says_plainly_why_it_cannot_start() {
     let unknown = dir.path().join("unknown.toml");
     fs::write(&unknown, "[store]\nkeep_row = \"7d\"\n").unwrap();
     for (args, words) in [
-        (&["run", "--data-dir", data, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"][..], "another vitals-server"),
-        (&["run", "--data-dir", "/proc/vitals", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"], "/proc/vitals"),
+        (
+            &["run", "--data-dir", data, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"][..],
+            "another vitals-server",
+        ),
+        (
+            &["run", "--data-dir", "/proc/vitals", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"],
+            "/proc/vitals",
+        ),
         (&["run", "--listen", "127.0.0.1:0", "--http-listen", &taken], "http.listen"),
         (&["run", "--listen", "0.0.0.0:0"], "insecure"),
         (&["check-config", "--config", unknown.to_str().unwrap()], "keep_row"),

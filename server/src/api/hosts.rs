@@ -130,7 +130,9 @@ pub async fn list(State(shared): State<Shared>) -> Json<HostList> {
 
 /// All hosts, for the API and the command line.
 pub fn all(shared: &Shared) -> HostList {
-    HostList { hosts: shared.state.hosts().iter().map(|host| info(host, shared.live.host(host.id))).collect() }
+    HostList {
+        hosts: shared.state.hosts().iter().map(|host| info(host, shared.live.host(host.id))).collect(),
+    }
 }
 
 /// One host.
@@ -214,7 +216,12 @@ fn info(host: &Host, now: Option<HostNow>) -> HostInfo {
     HostInfo {
         id: host.id.to_string(),
         name: host.name().to_owned(),
-        labels: host.newest().labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        labels: host
+            .newest()
+            .labels
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect(),
         state: now.as_ref().map_or("unknown", |now| now.presence.word()),
         since: time::format(now.as_ref().map_or_else(clock::now_ms, |now| now.since_ms)),
         last_seen: now.as_ref().and_then(|now| now.heard_ms).map(time::format),

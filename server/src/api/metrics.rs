@@ -17,7 +17,11 @@ pub async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let mut text = Text::default();
     text.gauge("vitals_hosts", "Hosts known.", hosts);
     text.gauge("vitals_hosts_up", "Hosts that speak.", hosts_up);
-    text.counter("vitals_events_dropped_total", "Events that found their queue full.", shared.live.events_dropped.get());
+    text.counter(
+        "vitals_events_dropped_total",
+        "Events that found their queue full.",
+        shared.live.events_dropped.get(),
+    );
     write_all(&mut text, &shared.metrics);
     let usage = process::read();
     text.gauge("process_resident_memory_bytes", "Resident memory.", usage.memory_bytes);
@@ -33,16 +37,40 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
     text.counter("vitals_samples_received_total", "Samples that came in.", m.samples_received.get());
     text.counter("vitals_samples_acknowledged_total", "Samples settled as durable.", m.samples_acked.get());
     text.by_reason("vitals_samples_dropped_total", "Samples that will never be stored.", &m.samples_dropped);
-    text.counter("vitals_samples_duplicate_total", "Samples that the store already had.", m.samples_duplicate.get());
+    text.counter(
+        "vitals_samples_duplicate_total",
+        "Samples that the store already had.",
+        m.samples_duplicate.get(),
+    );
     text.counter("vitals_batches_deferred_total", "Batches to be sent again.", m.batches_deferred.get());
     text.counter("vitals_sections_unknown_total", "Sections of an unknown kind.", m.sections_unknown.get());
-    text.counter("vitals_sections_damaged_total", "Sections that could not be read.", m.sections_damaged.get());
-    text.counter("vitals_figures_not_finite_total", "Figures that were NaN or infinite.", m.figures_not_finite.get());
+    text.counter(
+        "vitals_sections_damaged_total",
+        "Sections that could not be read.",
+        m.sections_damaged.get(),
+    );
+    text.counter(
+        "vitals_figures_not_finite_total",
+        "Figures that were NaN or infinite.",
+        m.figures_not_finite.get(),
+    );
     text.histogram("vitals_batch_commit_seconds", "From a batch's arrival to its commit.", &m.batch_commit);
-    text.counter("vitals_journal_errors_total", "Commits of the journal that failed.", m.journal_errors.get());
+    text.counter(
+        "vitals_journal_errors_total",
+        "Commits of the journal that failed.",
+        m.journal_errors.get(),
+    );
     text.gauge("vitals_journal_bytes", "Bytes of the journal on disk.", m.journal_bytes.get());
-    text.gauge("vitals_store_lag_bytes", "Bytes of the journal that the store has not passed.", m.store_lag_bytes.get());
-    text.gauge("vitals_influx_lag_bytes", "Bytes of the journal that InfluxDB has not.", m.influx_lag_bytes.get());
+    text.gauge(
+        "vitals_store_lag_bytes",
+        "Bytes of the journal that the store has not passed.",
+        m.store_lag_bytes.get(),
+    );
+    text.gauge(
+        "vitals_influx_lag_bytes",
+        "Bytes of the journal that InfluxDB has not.",
+        m.influx_lag_bytes.get(),
+    );
     let lag_seconds = m.influx_lag_ms.get() as f64 / 1_000.0;
     text.gauge("vitals_influx_lag_seconds", "Age of the oldest sample that InfluxDB has not.", lag_seconds);
     text.counter("vitals_influx_lines_total", "Lines that InfluxDB took.", m.influx_lines.get());
@@ -106,7 +134,10 @@ mod tests {
         text.histogram("x_seconds", "X.", &histogram);
         let lines: Vec<&str> = text.0.lines().collect();
         assert_eq!(lines[2], "x_seconds_bucket{le=\"0.001\"} 1");
-        assert_eq!(lines[14..], ["x_seconds_bucket{le=\"+Inf\"} 2", "x_seconds_sum 60.001", "x_seconds_count 2"]);
+        assert_eq!(
+            lines[14..],
+            ["x_seconds_bucket{le=\"+Inf\"} 2", "x_seconds_sum 60.001", "x_seconds_count 2"]
+        );
     }
 
     #[test]

@@ -12,7 +12,6 @@ mod time;
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::Request;
 use axum::http::header;
 use axum::middleware::{self, Next};
@@ -70,15 +69,27 @@ fn router(shared: Shared) -> axum::Router {
         .routes(routes!(metrics::metrics))
         .with_state(shared)
         .split_for_parts();
-    let document = Arc::new(document);
+    // Made once: plain values, which always serialize; should they not, the answer says why.
+    let document: Arc<str> =
+        document.to_json().unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")).into();
+    let openapi = move || {
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        std::future::ready((json, document.to_string()))
+    };
     router
-        .route("/api/openapi.json", get(move || std::future::ready(Json(document.clone()))))
-        .fallback(|request: Request| async move { Problem::not_found(format!("no such path: {}", request.uri().path())) })
+        .route("/api/openapi.json", get(openapi))
+        .fallback(|request: Request| async move {
+            Problem::not_found(format!("no such path: {}", request.uri().path()))
+        })
         .layer(middleware::from_fn(only_local_names))
 }
 
 /// Serves until the shutdown.
-pub async fn serve(listener: TcpListener, shared: Shared, shutdown: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    shared: Shared,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
     axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
@@ -93,7 +104,8 @@ async fn only_local_names(request: Request, next: Next) -> Response {
     if is_local(host) {
         return next.run(request).await;
     }
-    Problem::bad_request(format!("this API answers to localhost and loopback addresses, not to {host:?}")).into_response()
+    Problem::bad_request(format!("this API answers to localhost and loopback addresses, not to {host:?}"))
+        .into_response()
 }
 
 fn is_local(host: &str) -> bool {
@@ -102,7 +114,8 @@ fn is_local(host: &str) -> bool {
         _ => host,
     };
     let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 #[cfg(test)]

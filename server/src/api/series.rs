@@ -94,12 +94,14 @@ pub async fn series(
 ) -> Result<Json<SeriesAnswer>, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let host = find(&shared, &host)?;
-    let field: FieldSelector = query.field.parse().map_err(|error| Problem::bad_request(format!("field: {error}")))?;
+    let field: FieldSelector =
+        query.field.parse().map_err(|error| Problem::bad_request(format!("field: {error}")))?;
     let time_of = |name: &str, text: Option<&str>| {
         text.map(time::parse).transpose().map_err(|error| Problem::bad_request(format!("{name}: {error}")))
     };
     let to_ms = time_of("to", query.to.as_deref())?.unwrap_or_else(clock::now_ms);
-    let from_ms = time_of("from", query.from.as_deref())?.unwrap_or_else(|| to_ms.saturating_sub(DEFAULT_RANGE_MS));
+    let from_ms =
+        time_of("from", query.from.as_deref())?.unwrap_or_else(|| to_ms.saturating_sub(DEFAULT_RANGE_MS));
     if from_ms >= to_ms {
         return Err(Problem::bad_request("from must be before to"));
     }
@@ -109,7 +111,9 @@ pub async fn series(
         .map_err(|error| Problem::unavailable(error.to_string()))?
         .map_err(|error| Problem::unavailable(error.to_string()))?;
     if found.iter().map(|series| series.points.len()).sum::<usize>() > MAX_POINTS {
-        return Err(Problem::bad_request(format!("more than {MAX_POINTS} points: ask for a shorter range, or name tags")));
+        return Err(Problem::bad_request(format!(
+            "more than {MAX_POINTS} points: ask for a shorter range, or name tags"
+        )));
     }
     let series = found.into_iter().map(|series| OneSeries {
         measurement: series.measurement,

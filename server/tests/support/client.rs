@@ -18,14 +18,16 @@ pub struct Client(Child);
 impl Client {
     /// Starts `vitals-client` with these arguments.
     pub fn start(args: &[&str]) -> Self {
-        let child = Command::new(client_binary()).args(args).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn();
+        let child =
+            Command::new(client_binary()).args(args).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn();
         Self(child.unwrap())
     }
 
     /// Starts `vitals-client run` for this machine, under this name.
     pub fn run(server: SocketAddr, dir: &Path, name: &str, more: &[&str]) -> Self {
         let server = server.to_string();
-        let mut args = vec!["run", "--server", &server, "--data-dir", dir.to_str().unwrap(), "--hostname", name];
+        let mut args =
+            vec!["run", "--server", &server, "--data-dir", dir.to_str().unwrap(), "--hostname", name];
         args.extend(more);
         Self::start(&args)
     }

@@ -55,7 +55,9 @@ impl Peer {
             match self.stream.read(&mut some) {
                 Ok(0) => return None,
                 Ok(n) => self.buffer.extend_from_slice(&some[..n]),
-                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return None,
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                    return None;
+                }
                 Err(error) => panic!("the server says nothing: {error}"),
             }
         }
