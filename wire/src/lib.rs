@@ -13,6 +13,8 @@
 pub mod bounded;
 pub mod centi;
 pub mod codec;
+#[cfg(test)]
+mod golden;
 pub mod ids;
 pub mod limits;
 pub mod line;
