@@ -179,7 +179,7 @@ pub fn telegraf() -> Sample {
     }
 }
 
-/// What a small machine says every 5 s: 23 lines with 119 fields.
+/// What a small machine says every 5 s: 23 lines with 120 fields.
 pub fn usual() -> Sample {
     let sensors = (0..12i32).map(|number| Temperature {
         sensor: text(&format!("coretemp_core_{number}")),
