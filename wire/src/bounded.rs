@@ -173,6 +173,13 @@ impl<T: Serialize, const MAX: usize> Serialize for List<T, MAX> {
     }
 }
 
+/// Deserializes a list without a cap of its own. It too grows only as entries really come.
+pub(crate) fn grown<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    Ok(List::<T, { usize::MAX }>::deserialize(deserializer)?.into_vec())
+}
+
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ListVisitor<T, const MAX: usize>(PhantomData<T>);

@@ -31,11 +31,14 @@ const HEADER_BYTES: usize = 4;
 /// What the read buffer of an idle connection shrinks back to: ten thousand of them wait most of the time.
 const IDLE_BUFFER_BYTES: usize = 1 << 10;
 
-const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_FRAME_BYTES>> =
-    config::standard().with_limit::<MAX_FRAME_BYTES>();
+/// bincode's limit counts an integer as what it takes in memory, up to 8 bytes, also where it travels as one. With a
+/// limit below 8 times the cap, a frame under its cap could be encoded and then not be decoded.
+const CLAIM_FACTOR: usize = 8;
+const CONFIG: Configuration<LittleEndian, Varint, Limit<{ CLAIM_FACTOR * MAX_FRAME_BYTES }>> =
+    config::standard().with_limit::<{ CLAIM_FACTOR * MAX_FRAME_BYTES }>();
 /// A record holds what came in one frame, and who sent it.
-const RECORD_CONFIG: Configuration<LittleEndian, Varint, Limit<{ 2 * MAX_FRAME_BYTES }>> =
-    config::standard().with_limit::<{ 2 * MAX_FRAME_BYTES }>();
+const RECORD_CONFIG: Configuration<LittleEndian, Varint, Limit<{ 2 * CLAIM_FACTOR * MAX_FRAME_BYTES }>> =
+    config::standard().with_limit::<{ 2 * CLAIM_FACTOR * MAX_FRAME_BYTES }>();
 
 /// What can be wrong with bytes that should be a message. None leaves the stream usable: the connection ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -10,9 +10,17 @@
 //! - [`mapping`]: the one place that gives a reading its measurements, tags and fields, which are Telegraf's.
 //! - [`line`]: line protocol of it.
 
+// Support files of the tests name this crate as everybody else does.
+#[cfg(test)]
+extern crate self as vitals_wire;
+
+#[cfg(test)]
+mod arbitrary;
 pub mod bounded;
 pub mod centi;
 pub mod codec;
+#[cfg(test)]
+mod golden;
 pub mod ids;
 pub mod limits;
 pub mod line;
@@ -20,6 +28,9 @@ pub mod log;
 pub mod mapping;
 pub mod message;
 pub mod name;
+#[cfg(test)]
+#[path = "../tests/support/reading.rs"]
+mod reading;
 pub mod record;
 pub mod sample;
 pub mod section;

@@ -2,11 +2,16 @@
 //!
 //! Escaped as InfluxDB's line-protocol reference says: commas and blanks in measurements; commas, `=` and blanks in tag
 //! keys, tag values and field keys; quotes and backslashes in texts. Two things the reference leaves open are decided
-//! here. A backslash directly before an escaped character, or at the end, cannot be told from an escape: such
-//! backslashes are doubled, and readers see them doubled. A control character, newlines among them, becomes `_`.
+//! here, for all but texts. A backslash directly before an escaped character cannot be told from an escape: such
+//! backslashes are doubled, and readers see them doubled. One at the end cannot be written at all, since InfluxDB 2.7
+//! takes the comma, `=` or blank after any backslash as escaped, however many there are: a `_` follows it. A control
+//! character, newlines among them, becomes `_`.
 
 use crate::mapping::{self, Field, Point, Points, Tag, Value};
 use crate::sample::Sample;
+
+/// Tag keys for which InfluxDB refuses a line.
+const REFUSED_TAG_KEYS: &[&[u8]] = &[b"time", b"_field", b"_measurement"];
 
 /// What of a host stands on each of its lines: its name and its labels, escaped once.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,22 +20,25 @@ pub struct HostTags {
     tags: Box<[EscapedTag]>,
 }
 
-/// A tag's key and its `,key=value`.
-type EscapedTag = (Box<str>, Box<[u8]>);
+/// A tag's escaped key and its `,key=value`.
+type EscapedTag = (Box<[u8]>, Box<[u8]>);
 
 impl HostTags {
-    /// The tags of a host of this name with these labels. A label whose key or value is empty is left out, and one
-    /// named `host` too.
+    /// The tags of a host of this name with these labels. A label whose key or value is empty is left out, one named
+    /// `host` too, one whose key InfluxDB refuses, and all but one of those whose keys are written the same.
     pub fn new<'a>(name: &'a str, labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let labels = labels.into_iter().filter(|(key, _)| *key != "host");
         let mut tags: Vec<EscapedTag> = std::iter::once(("host", name))
             .chain(labels)
             .filter(|(key, value)| !key.is_empty() && !value.is_empty())
             .map(|(key, value)| {
+                let mut escaped_key = Vec::with_capacity(key.len());
+                write_key(&mut escaped_key, key);
                 let mut escaped = Vec::with_capacity(key.len() + value.len() + 2);
                 write_tag(&mut escaped, Tag { key, value });
-                (key.into(), escaped.into())
+                (escaped_key.into(), escaped.into())
             })
+            .filter(|(key, _): &EscapedTag| !REFUSED_TAG_KEYS.contains(&&**key))
             .collect();
         tags.sort();
         tags.dedup_by(|a, b| a.0 == b.0);
@@ -76,11 +84,11 @@ impl<'a> LineWriter<'a> {
         }
         let mut own = point.tags.iter().filter(|tag| !tag.value.is_empty()).peekable();
         for (key, escaped) in &self.host.tags {
-            while let Some(tag) = own.next_if(|tag| tag.key < &**key) {
+            while let Some(tag) = own.next_if(|tag| tag.key.as_bytes() < &**key) {
                 write_tag(self.out, *tag);
             }
             // A label never shadows a tag of the mapping.
-            if own.peek().is_none_or(|tag| tag.key != &**key) {
+            if own.peek().is_none_or(|tag| tag.key.as_bytes() != &**key) {
                 self.out.extend_from_slice(escaped);
             }
         }
@@ -154,7 +162,9 @@ fn write_escaped(out: &mut Vec<u8>, text: &str, is_special: impl Fn(u8) -> bool)
         }
         out.push(if byte.is_ascii_control() { b'_' } else { byte });
     }
-    out.extend(std::iter::repeat_n(b'\\', backslashes));
+    if backslashes > 0 {
+        out.push(b'_');
+    }
 }
 
 fn write_value(out: &mut Vec<u8>, value: &Value<'_>) {

@@ -3,8 +3,8 @@
 use crate::bounded::Text;
 use crate::limits::{MAX_HOST_NAME_BYTES, MAX_LABEL_KEY_BYTES, MAX_LABEL_VALUE_BYTES};
 
-/// Tag keys that the mapping uses itself: a label by one of these names would fork or overwrite a series.
-/// `mapping`'s tests hold this list against what the mapping really writes.
+/// Tag keys that the mapping uses itself, where a label by the same name would fork or overwrite a series, and `time`:
+/// InfluxDB refuses a line with such a tag. `mapping`'s tests hold this list against what the mapping really writes.
 pub const RESERVED_LABEL_KEYS: &[&str] = &[
     "cpu",
     "device",
@@ -18,6 +18,7 @@ pub const RESERVED_LABEL_KEYS: &[&str] = &[
     "process_name",
     "reason",
     "sensor",
+    "time",
 ];
 
 /// Why a name or a label cannot be taken.

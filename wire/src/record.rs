@@ -15,5 +15,6 @@ pub struct Record {
     /// Whether they came as backlog.
     pub backlog: bool,
     /// The samples, oldest first.
+    #[serde(deserialize_with = "crate::bounded::grown")]
     pub samples: Vec<Sample>,
 }

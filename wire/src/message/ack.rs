@@ -37,3 +37,46 @@ super::codes! {
         4 Unreadable "unreadable",
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_messages, golden, list};
+    use crate::message::ServerMessage;
+
+    pub(crate) fn vectors() -> Vec<Golden<ServerMessage>> {
+        vec![
+            golden("ack_nothing", Ack::default(), "41 00 00 00"),
+            golden(
+                "ack_two_batches",
+                Ack {
+                    server_time_ms: 1_795_232_825_000,
+                    batches: list(vec![1, 250]),
+                    refused: list(vec![RefusedSample {
+                        time_ms: 1_795_232_820_000,
+                        reason: DropReason::ClockAhead,
+                    }]),
+                },
+                "41 fd 50 fd 6d f8 43 03 00 00 02 01 fa 01 fd 40 d6 6d f8 43 03 00 00 01",
+            ),
+            golden(
+                "ack_extreme",
+                Ack {
+                    server_time_ms: i64::MIN,
+                    batches: list(vec![0, u64::MAX]),
+                    refused: list(vec![
+                        RefusedSample { time_ms: i64::MAX, reason: DropReason::Unreadable },
+                        RefusedSample { time_ms: -1, reason: DropReason::Other(u16::MAX) },
+                    ]),
+                },
+                "41 fd ff ff ff ff ff ff ff ff 02 00 fd ff ff ff ff ff ff ff ff 02 fd fe ff ff ff ff ff ff ff 04 \
+                 01 fb ff ff",
+            ),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_messages(&vectors());
+    }
+}

@@ -24,3 +24,23 @@ super::codes! {
         6 Uninstall "uninstall",
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_messages, golden};
+    use crate::message::ClientMessage;
+
+    pub(crate) fn vectors() -> Vec<Golden<ClientMessage>> {
+        vec![
+            golden("bye_shutdown", Bye { reason: ByeReason::Shutdown }, "05 01"),
+            golden("bye_uninstall", Bye { reason: ByeReason::Uninstall }, "05 06"),
+            golden("bye_newer_reason", Bye { reason: ByeReason::Other(u16::MAX) }, "05 fb ff ff"),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_messages(&vectors());
+    }
+}

@@ -61,3 +61,73 @@ pub struct Facts {
     /// When the system started, in seconds since 1970.
     pub boot_time: Option<i64>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_messages, golden, list, text};
+    use crate::message::ClientMessage;
+
+    pub(crate) fn vectors() -> Vec<Golden<ClientMessage>> {
+        vec![
+            golden(
+                "hello_bare",
+                Hello {
+                    protocol: 1,
+                    client_version: text(""),
+                    host: HostId([1; 16]),
+                    run: RunId([2; 16]),
+                    secret: Secret([3; 32]),
+                    token: None,
+                    name: text("x"),
+                    labels: list(vec![]),
+                    facts: Facts::default(),
+                    interval_ms: 5_000,
+                    shortest_interval_ms: 1_000,
+                },
+                "01 01 00 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 02 02 02 02 02 02 02 02 02 02 02 02 02 \
+                 02 02 02 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 \
+                 03 03 03 00 01 78 00 00 00 00 00 00 00 00 fb 88 13 fb e8 03",
+            ),
+            golden(
+                "hello_full",
+                Hello {
+                    protocol: u16::MAX,
+                    client_version: text("0.1.0"),
+                    host: HostId([0xfb; 16]),
+                    run: RunId([0xff; 16]),
+                    secret: Secret([0xfe; 32]),
+                    token: Some(text("join-me")),
+                    name: text("web 1, \"数据库\"=x"),
+                    labels: list(vec![
+                        Label { key: text("env"), value: text("prod") },
+                        Label { key: text("rack"), value: text("Süd 3") },
+                    ]),
+                    facts: Facts {
+                        os: Some(text("Debian GNU/Linux 12 (bookworm)")),
+                        kernel: Some(text("6.1.0")),
+                        architecture: Some(text("x86_64")),
+                        cpu_model: Some(text("")),
+                        cpus: Some(u32::MAX),
+                        memory: Some(u64::MAX),
+                        boot_time: Some(-1),
+                    },
+                    interval_ms: u32::MAX,
+                    shortest_interval_ms: 250,
+                },
+                "01 fb ff ff 05 30 2e 31 2e 30 fb fb fb fb fb fb fb fb fb fb fb fb fb fb fb fb ff ff ff ff ff ff \
+                 ff ff ff ff ff ff ff ff ff ff fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe \
+                 fe fe fe fe fe fe fe fe fe fe 01 07 6a 6f 69 6e 2d 6d 65 14 77 65 62 20 31 2c 20 22 e6 95 b0 e6 \
+                 8d ae e5 ba 93 22 3d 78 02 03 65 6e 76 04 70 72 6f 64 04 72 61 63 6b 06 53 c3 bc 64 20 33 01 1e \
+                 44 65 62 69 61 6e 20 47 4e 55 2f 4c 69 6e 75 78 20 31 32 20 28 62 6f 6f 6b 77 6f 72 6d 29 01 05 \
+                 36 2e 31 2e 30 01 06 78 38 36 5f 36 34 01 00 01 fc ff ff ff ff 01 fd ff ff ff ff ff ff ff ff 01 \
+                 01 fc ff ff ff ff fa",
+            ),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_messages(&vectors());
+    }
+}

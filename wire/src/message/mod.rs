@@ -143,3 +143,31 @@ macro_rules! codes {
     };
 }
 use codes;
+
+/// The golden vectors of all messages, for the tests of the codec and the fuzz targets' corpus.
+#[cfg(test)]
+pub(crate) mod vectors {
+    use super::*;
+    use crate::golden::Golden;
+
+    pub(crate) fn client() -> Vec<Golden<ClientMessage>> {
+        let files = [
+            hello::tests::vectors(),
+            samples::tests::vectors(),
+            new_secret::tests::vectors(),
+            live_sample::tests::vectors(),
+            bye::tests::vectors(),
+        ];
+        files.into_iter().flatten().collect()
+    }
+
+    pub(crate) fn server() -> Vec<Golden<ServerMessage>> {
+        let files = [
+            welcome::tests::vectors(),
+            ack::tests::vectors(),
+            set_interval::tests::vectors(),
+            refused::tests::vectors(),
+        ];
+        files.into_iter().flatten().collect()
+    }
+}

@@ -43,3 +43,35 @@ super::codes! {
         12 Unavailable "unavailable",
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_messages, golden, text};
+    use crate::message::ServerMessage;
+
+    pub(crate) fn vectors() -> Vec<Golden<ServerMessage>> {
+        vec![
+            golden(
+                "refused_empty_text",
+                Refused { code: Refusal::Malformed, text: text(""), retry: false },
+                "43 01 00 00",
+            ),
+            golden(
+                "refused_with_text",
+                Refused { code: Refusal::ShuttingDown, text: text("gleich zurück"), retry: true },
+                "43 0b 0e 67 6c 65 69 63 68 20 7a 75 72 c3 bc 63 6b 01",
+            ),
+            golden(
+                "refused_newer_code",
+                Refused { code: Refusal::Other(251), text: text("?"), retry: true },
+                "43 fb fb 00 01 3f 01",
+            ),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_messages(&vectors());
+    }
+}

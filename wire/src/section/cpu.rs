@@ -55,3 +55,65 @@ impl CpuUsage {
         Centi(10_000u32.saturating_sub(self.idle.0))
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_sections, golden, list};
+    use crate::section::Section;
+
+    pub(crate) fn vectors() -> Vec<Golden<Section>> {
+        vec![
+            golden("cpu_bare", Cpu::default(), "00 00 00 00 00 00 00 00 00 00 00"),
+            golden(
+                "cpu_full",
+                Cpu {
+                    total: CpuUsage {
+                        user: Centi(339),
+                        system: Centi(1627),
+                        idle: Centi(10),
+                        nice: Some(Centi(8014)),
+                        iowait: Some(Centi(0)),
+                        irq: Some(Centi(250)),
+                        softirq: Some(Centi(251)),
+                        steal: Some(Centi(10)),
+                        guest: Some(Centi(0)),
+                        guest_nice: Some(Centi(10000)),
+                    },
+                    cores: list(vec![
+                        Core {
+                            number: 0,
+                            usage: CpuUsage { idle: Centi(10_000), ..CpuUsage::default() },
+                            frequency_khz: None,
+                        },
+                        Core {
+                            number: u32::MAX,
+                            usage: CpuUsage {
+                                user: Centi(u32::MAX),
+                                system: Centi(u32::MAX),
+                                idle: Centi(u32::MAX),
+                                nice: Some(Centi(u32::MAX)),
+                                iowait: Some(Centi(u32::MAX)),
+                                irq: Some(Centi(u32::MAX)),
+                                softirq: Some(Centi(u32::MAX)),
+                                steal: Some(Centi(u32::MAX)),
+                                guest: Some(Centi(u32::MAX)),
+                                guest_nice: Some(Centi(u32::MAX)),
+                            },
+                            frequency_khz: Some(u32::MAX),
+                        },
+                    ]),
+                },
+                "fb 53 01 fb 5b 06 0a 01 fb 4e 1f 01 00 01 fa 01 fb fb 00 01 0a 01 00 01 fb 10 27 02 00 00 00 fb \
+                 10 27 00 00 00 00 00 00 00 00 fc ff ff ff ff fc ff ff ff ff fc ff ff ff ff fc ff ff ff ff 01 fc \
+                 ff ff ff ff 01 fc ff ff ff ff 01 fc ff ff ff ff 01 fc ff ff ff ff 01 fc ff ff ff ff 01 fc ff ff \
+                 ff ff 01 fc ff ff ff ff 01 fc ff ff ff ff",
+            ),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_sections(1, &vectors());
+    }
+}

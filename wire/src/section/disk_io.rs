@@ -53,3 +53,62 @@ pub struct DiskTimes {
     /// Share of the interval during which the disk was busy, in percent.
     pub io_util: f64,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_sections, golden, list, text};
+    use crate::section::Section;
+
+    pub(crate) fn vectors() -> Vec<Golden<Section>> {
+        vec![
+            golden("disk_io_none", DiskIo::default(), "00"),
+            golden(
+                "disk_io_two",
+                DiskIo {
+                    disks: list(vec![
+                        Disk {
+                            name: text("vda"),
+                            reads: 189_796,
+                            writes: 146_047,
+                            read_bytes: 4_317_348_864,
+                            write_bytes: 19_518_869_504,
+                            read_time: Some(168_643),
+                            write_time: Some(233_024),
+                            io_time: Some(36_528),
+                            weighted_io_time: Some(407_248),
+                            iops_in_progress: Some(0),
+                            merged_reads: Some(31_064),
+                            merged_writes: Some(430_513),
+                            times: Some(DiskTimes { io_await: 1.64, io_svctm: 0.07, io_util: f64::MAX }),
+                        },
+                        Disk {
+                            name: text("é"),
+                            reads: u64::MAX,
+                            writes: 0,
+                            read_bytes: 250,
+                            write_bytes: 251,
+                            read_time: None,
+                            write_time: None,
+                            io_time: None,
+                            weighted_io_time: None,
+                            iops_in_progress: None,
+                            merged_reads: None,
+                            merged_writes: None,
+                            times: None,
+                        },
+                    ]),
+                },
+                "02 03 76 64 61 fc 64 e5 02 00 fc 7f 3a 02 00 fd 00 84 55 01 01 00 00 00 fd 00 50 6a 8b 04 00 00 \
+                 00 01 fc c3 92 02 00 01 fc 40 8e 03 00 01 fb b0 8e 01 fc d0 36 06 00 01 00 01 fb 58 79 01 fc b1 \
+                 91 06 00 01 3d 0a d7 a3 70 3d fa 3f ec 51 b8 1e 85 eb b1 3f ff ff ff ff ff ff ef 7f 02 c3 a9 fd \
+                 ff ff ff ff ff ff ff ff 00 fa fb fb 00 00 00 00 00 00 00 00 00",
+            ),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_sections(5, &vectors());
+    }
+}

@@ -45,3 +45,49 @@ impl EventKind {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_sections, golden, list, text};
+    use crate::section::Section;
+
+    pub(crate) fn vectors() -> Vec<Golden<Section>> {
+        vec![
+            golden("events_none", Events::default(), "00"),
+            golden(
+                "events_three",
+                Events {
+                    events: list(vec![
+                        Event {
+                            host: HostId([1; 16]),
+                            name: text("web-1"),
+                            kind: EventKind::Up,
+                            detail: text(""),
+                        },
+                        Event {
+                            host: HostId([0xff; 16]),
+                            name: text("数据库"),
+                            kind: EventKind::Down,
+                            detail: text("silent for 15 s"),
+                        },
+                        Event {
+                            host: HostId([0; 16]),
+                            name: text(""),
+                            kind: EventKind::Bye,
+                            detail: text("\"reboot\""),
+                        },
+                    ]),
+                },
+                "03 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 05 77 65 62 2d 31 00 00 ff ff ff ff ff ff ff \
+                 ff ff ff ff ff ff ff ff ff 09 e6 95 b0 e6 8d ae e5 ba 93 01 0f 73 69 6c 65 6e 74 20 66 6f 72 20 \
+                 31 35 20 73 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 02 08 22 72 65 62 6f 6f 74 22",
+            ),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_sections(101, &vectors());
+    }
+}

@@ -167,3 +167,23 @@ impl<'de> Deserialize<'de> for Section {
         deserializer.deserialize_tuple(2, SectionVisitor)
     }
 }
+
+/// The golden vectors of all sections, for the tests of the codec and the fuzz targets' corpus.
+#[cfg(test)]
+pub(crate) fn vectors() -> Vec<crate::golden::Golden<Section>> {
+    let files = [
+        cpu::tests::vectors(),
+        memory::tests::vectors(),
+        swap::tests::vectors(),
+        file_systems::tests::vectors(),
+        disk_io::tests::vectors(),
+        network::tests::vectors(),
+        system::tests::vectors(),
+        processes::tests::vectors(),
+        temperatures::tests::vectors(),
+        top_processes::tests::vectors(),
+        server::tests::vectors(),
+        events::tests::vectors(),
+    ];
+    files.into_iter().flatten().collect()
+}

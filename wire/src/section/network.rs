@@ -35,3 +35,56 @@ pub struct Interface {
     /// Link speed in Mbit/s; -1 where the driver does not know one, as the kernel and Telegraf say it.
     pub speed: Option<i64>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_sections, golden, list, text};
+    use crate::section::Section;
+
+    pub(crate) fn vectors() -> Vec<Golden<Section>> {
+        vec![
+            golden("network_none", Network::default(), "00"),
+            golden(
+                "network_two",
+                Network {
+                    interfaces: list(vec![
+                        Interface {
+                            name: text("eth0"),
+                            bytes_recv: 1_683_075_226,
+                            bytes_sent: 7_293_249,
+                            packets_recv: 93_408,
+                            packets_sent: 66_663,
+                            err_in: 0,
+                            err_out: 0,
+                            drop_in: Some(0),
+                            drop_out: Some(7),
+                            speed: Some(-1),
+                        },
+                        Interface {
+                            name: text("以太网"),
+                            bytes_recv: u64::MAX,
+                            bytes_sent: u64::MAX,
+                            packets_recv: u64::MAX,
+                            packets_sent: u64::MAX,
+                            err_in: u64::MAX,
+                            err_out: u64::MAX,
+                            drop_in: None,
+                            drop_out: None,
+                            speed: None,
+                        },
+                    ]),
+                },
+                "02 04 65 74 68 30 fc 9a b0 51 64 fc 41 49 6f 00 fc e0 6c 01 00 fc 67 04 01 00 00 00 01 00 01 07 \
+                 01 01 09 e4 bb a5 e5 a4 aa e7 bd 91 fd ff ff ff ff ff ff ff ff fd ff ff ff ff ff ff ff ff fd ff \
+                 ff ff ff ff ff ff ff fd ff ff ff ff ff ff ff ff fd ff ff ff ff ff ff ff ff fd ff ff ff ff ff ff \
+                 ff ff 00 00 00",
+            ),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_sections(6, &vectors());
+    }
+}

@@ -45,3 +45,50 @@ pub struct ReasonCount {
     /// How often.
     pub count: u64,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_sections, golden, list, text};
+    use crate::section::Section;
+
+    pub(crate) fn vectors() -> Vec<Golden<Section>> {
+        vec![
+            golden(
+                "server_health_bare",
+                ServerHealth::default(),
+                "00 00 00 00 00 00 00 00 00 00 00 00 00 00",
+            ),
+            golden(
+                "server_health_full",
+                ServerHealth {
+                    uptime: 86_400,
+                    hosts: 10_000,
+                    hosts_up: 9_999,
+                    connections: 10_001,
+                    samples_received: 2_000_000_000,
+                    samples_acked: 1_999_999_999,
+                    journal_bytes: 64 << 20,
+                    store_lag_bytes: 0,
+                    influx_lag_bytes: Some(65_535),
+                    influx_lag_ms: Some(u64::MAX),
+                    influx_lines: Some(0),
+                    memory: 400_000_000,
+                    cpu_ms: 250,
+                    dropped: list(vec![
+                        ReasonCount { reason: text("clock_ahead"), count: 1 },
+                        ReasonCount { reason: text("zu_früh"), count: u64::MAX },
+                    ]),
+                },
+                "fc 80 51 01 00 fb 10 27 fb 0f 27 fb 11 27 fc 00 94 35 77 fc ff 93 35 77 fc 00 00 00 04 00 01 fb \
+                 ff ff 01 fd ff ff ff ff ff ff ff ff 01 00 fc 00 84 d7 17 fa 02 0b 63 6c 6f 63 6b 5f 61 68 65 61 \
+                 64 01 08 7a 75 5f 66 72 c3 bc 68 fd ff ff ff ff ff ff ff ff",
+            ),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_sections(100, &vectors());
+    }
+}

@@ -19,3 +19,33 @@ pub struct Temperature {
     /// Thousandths of a degree Celsius.
     pub millidegrees: i32,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::golden::{Golden, check_sections, golden, list, text};
+    use crate::section::Section;
+
+    pub(crate) fn vectors() -> Vec<Golden<Section>> {
+        vec![
+            golden("temperatures_none", Temperatures::default(), "00"),
+            golden(
+                "temperatures_three",
+                Temperatures {
+                    sensors: list(vec![
+                        Temperature { sensor: text("coretemp_core_0"), millidegrees: 45_500 },
+                        Temperature { sensor: text("температура"), millidegrees: i32::MIN },
+                        Temperature { sensor: text(""), millidegrees: i32::MAX },
+                    ]),
+                },
+                "03 0f 63 6f 72 65 74 65 6d 70 5f 63 6f 72 65 5f 30 fc 78 63 01 00 16 d1 82 d0 b5 d0 bc d0 bf d0 \
+                 b5 d1 80 d0 b0 d1 82 d1 83 d1 80 d0 b0 fc ff ff ff ff 00 fc fe ff ff ff",
+            ),
+        ]
+    }
+
+    #[test]
+    fn its_bytes_are_the_golden_ones() {
+        check_sections(9, &vectors());
+    }
+}
