@@ -107,8 +107,7 @@ impl Queue {
             && (self.entries.len() > self.caps.entries || self.bytes > self.caps.bytes)
         {
             let older = self.entries.len() - 1;
-            let index =
-                self.entries.iter().take(older).position(|entry| !entry.is_under_way()).unwrap_or(0);
+            let index = self.entries.iter().take(older).position(|entry| !entry.is_under_way()).unwrap_or(0);
             if let Some(entry) = self.remove(index) {
                 lost(entry);
             }

@@ -299,7 +299,9 @@ impl Protocol {
                 State::Greeting { deadline, .. } if *deadline <= now => {
                     self.closed(now, Closed::HandshakeTimeout);
                 }
-                State::Greeting { deadline, .. } => return Action::Wait(earliest([Some(*deadline), closing])),
+                State::Greeting { deadline, .. } => {
+                    return Action::Wait(earliest([Some(*deadline), closing]));
+                }
                 State::Open(open) if open.said_bye => self.state = State::Done,
                 State::Open(open) if closing.is_some() && (is_over || self.queue.is_empty()) => {
                     open.said_bye = true;
@@ -434,7 +436,8 @@ impl Protocol {
         let State::Open(open) = &self.state else { return None };
         let ack = open.flights.front().map(|first| first.deadline);
         // A backlog that the window holds back waits for an `Ack`, not for a time.
-        let backlog = (open.backlog_at > now && self.queue.idle().next().is_some()).then_some(open.backlog_at);
+        let backlog =
+            (open.backlog_at > now && self.queue.idle().next().is_some()).then_some(open.backlog_at);
         earliest([ack, backlog, self.closing])
     }
 

@@ -49,7 +49,9 @@ impl Tcp {
             if self.loopback_only && !is_loopback(address) {
                 last = io::Error::new(
                     io::ErrorKind::PermissionDenied,
-                    format!("{address} is not on this machine, and plain TCP beyond it needs insecure = true"),
+                    format!(
+                        "{address} is not on this machine, and plain TCP beyond it needs insecure = true"
+                    ),
                 );
                 continue;
             }
@@ -60,7 +62,9 @@ impl Tcp {
                     return Ok(stream);
                 }
                 Ok(Err(error)) => last = error,
-                Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")),
+                Err(_) => {
+                    last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))
+                }
             }
         }
         Err(last)
