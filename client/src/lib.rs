@@ -4,6 +4,7 @@
 //! brings them to a server.
 
 pub mod config;
+pub mod identity;
 pub mod link;
 pub mod logging;
 pub mod queue;
