@@ -8,3 +8,4 @@ pub mod identity;
 pub mod link;
 pub mod logging;
 pub mod queue;
+pub mod simulate;
