@@ -1,0 +1,395 @@
+//! What the client is told to do: a TOML file, the environment over it, flags over both.
+//!
+//! Nothing has to be configured. A key that is not known, or a value that cannot be taken, is an error that names where
+//! it stands.
+
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use value::{HostName, Interval, Labels, Server, Servers, Token};
+
+use crate::logging;
+
+/// The file that is read where none is named and this one is there.
+pub const DEFAULT_FILE: &str = "/etc/vitals/client.toml";
+/// The port of a server without one.
+pub const DEFAULT_PORT: u16 = 7400;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that cannot be read.
+    #[error("cannot read {}: {error}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// A file that is not understood.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// The character in it, from 1.
+        column: usize,
+        /// What is wrong, and what would be right.
+        message: String,
+    },
+    /// A variable or flag that is not understood.
+    #[error("{from}: {message}")]
+    Value {
+        /// The variable or flag.
+        from: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// Readings and secrets would cross the network in the clear.
+    #[error(
+        "server {server} ({from}) is not on this machine, and the connection is not encrypted: anybody on the way could read and \
+         change what is sent; use a tunnel to 127.0.0.1, or say insecure = true (--insecure, VITALS_INSECURE=true) where the network \
+         is trusted"
+    )]
+    Insecure {
+        /// The server.
+        server: String,
+        /// Where that is said.
+        from: String,
+    },
+    /// No place for the client's identity.
+    #[error(
+        "no directory for this client's identity: HOME is not set; name one with state_dir, --state-dir or VITALS_DATA_DIR"
+    )]
+    NoStateDir,
+}
+
+/// Flags that change the configuration.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Flags {
+    /// Configuration file [default: /etc/vitals/client.toml, if it is there].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Server to send to, host or host:port; again or with commas for more, tried in order [env: VITALS_SERVER]
+    /// [default: 127.0.0.1:7400].
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub server: Vec<Server>,
+    /// File with the join token [env: VITALS_TOKEN_FILE, or VITALS_TOKEN with the token itself].
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Time between two samples, 1s to 1h [env: VITALS_INTERVAL] [default: 5s].
+    #[arg(long, value_name = "TIME")]
+    pub interval: Option<Interval>,
+    /// Name of this host [env: VITALS_HOSTNAME] [default: what the system calls itself].
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<HostName>,
+    /// Label of this host, such as env=prod; again or with commas for more [env: VITALS_LABELS].
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub labels: Vec<Labels>,
+    /// Directory of this client's identity [env: VITALS_DATA_DIR] [default: /var/lib/vitals-client for root, else
+    /// ~/.local/state/vitals-client].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Send to servers beyond this machine without encryption [env: VITALS_INSECURE].
+    #[arg(long)]
+    pub insecure: bool,
+    /// How much is logged [env: VITALS_LOG_LEVEL] [default: info].
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    pub log_level: Option<logging::Level>,
+    /// Form of the log's lines [env: VITALS_LOG_FORMAT] [default: logfmt].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<logging::Format>,
+}
+
+/// The keys of the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    server: Option<Servers>,
+    token: Option<Token>,
+    token_file: Option<PathBuf>,
+    interval: Option<Interval>,
+    hostname: Option<HostName>,
+    labels: Option<Labels>,
+    state_dir: Option<PathBuf>,
+    insecure: Option<bool>,
+    log_level: Option<value::Word<logging::Level>>,
+    log_format: Option<value::Word<logging::Format>>,
+}
+
+/// What is in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+    /// Servers, tried in order.
+    pub servers: Vec<Server>,
+    /// To join with.
+    pub token: Option<Token>,
+    /// Time between two samples.
+    pub interval: Interval,
+    /// What this host calls itself.
+    pub hostname: HostName,
+    /// Its labels.
+    pub labels: Labels,
+    /// Where its identity is.
+    pub state_dir: PathBuf,
+    /// Whether plain TCP may leave this machine.
+    pub insecure: bool,
+    /// How much is logged.
+    pub log_level: logging::Level,
+    /// How.
+    pub log_format: logging::Format,
+    /// Where each value comes from, by its key.
+    origins: BTreeMap<&'static str, String>,
+}
+
+/// What surrounds the process, so that tests can play it.
+pub trait Surroundings {
+    /// A variable of the environment; one that is empty counts as not set.
+    fn variable(&self, name: &str) -> Option<String>;
+    /// What the system calls itself.
+    fn hostname(&self) -> String;
+    /// Whether the process runs as root.
+    fn is_root(&self) -> bool;
+    /// The file to read where none is named.
+    fn default_file(&self) -> &Path;
+}
+
+/// The real ones.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Process;
+
+impl Surroundings for Process {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
+    fn hostname(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
+    fn is_root(&self) -> bool {
+        rustix::process::geteuid().is_root()
+    }
+
+    fn default_file(&self) -> &Path {
+        Path::new(DEFAULT_FILE)
+    }
+}
+
+/// Values for one key from all sources, the strongest last.
+struct Layers<'a, S> {
+    around: &'a S,
+    path: Option<&'a Path>,
+    origins: BTreeMap<&'static str, String>,
+}
+
+impl<S: Surroundings> Layers<'_, S> {
+    /// The flag, else the variable, else the file's, else none; and notes which.
+    fn pick<T>(
+        &mut self,
+        key: &'static str,
+        flag: Option<T>,
+        variable: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        in_file: Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        let (value, origin) = if let Some(value) = flag {
+            (value, "command line".to_owned())
+        } else if let Some(text) = self.around.variable(variable) {
+            let value =
+                parse(&text).map_err(|message| ConfigError::Value { from: variable.to_owned(), message })?;
+            (value, format!("environment, {variable}"))
+        } else if let (Some(value), Some(path)) = (in_file, self.path) {
+            (value, path.display().to_string())
+        } else {
+            return Ok(None);
+        };
+        self.origins.insert(key, origin);
+        Ok(Some(value))
+    }
+}
+
+/// Parses with `FromStr`.
+fn parsed<T: std::str::FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+impl Config {
+    /// Reads all sources.
+    pub fn load(flags: Flags, around: &impl Surroundings) -> Result<Self, ConfigError> {
+        let path = match flags.config {
+            Some(path) => Some(path),
+            None => Some(around.default_file()).filter(|path| path.exists()).map(Path::to_owned),
+        };
+        let file = path.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let mut from = Layers { around, path: path.as_deref(), origins: BTreeMap::new() };
+
+        let servers = Some(flags.server).filter(|servers| !servers.is_empty()).map(Servers);
+        let servers = from.pick("server", servers, "VITALS_SERVER", parsed, file.server)?;
+        let token_file =
+            from.pick("token", flags.token_file, "VITALS_TOKEN_FILE", parsed, file.token_file)?;
+        let token = match token_file {
+            // As strong as where it is named: a variable with the token itself is over a file's key.
+            Some(_) if around.variable("VITALS_TOKEN").is_some() && from.is_from_file("token") => {
+                from.pick("token", None, "VITALS_TOKEN", parsed, None)?
+            }
+            Some(path) => Some(Token::read(&path)?),
+            None => from.pick("token", None, "VITALS_TOKEN", parsed, file.token)?,
+        };
+        let interval = from.pick("interval", flags.interval, "VITALS_INTERVAL", parsed, file.interval)?;
+        let hostname = from.pick("hostname", flags.hostname, "VITALS_HOSTNAME", parsed, file.hostname)?;
+        let labels = Labels::merge(flags.labels)
+            .map_err(|message| ConfigError::Value { from: "--label".to_owned(), message })?;
+        let labels = from.pick("labels", labels, "VITALS_LABELS", parsed, file.labels)?;
+        let state_dir = from.pick("state_dir", flags.state_dir, "VITALS_DATA_DIR", parsed, file.state_dir)?;
+        let insecure = Some(true).filter(|_| flags.insecure);
+        let insecure = from.pick("insecure", insecure, "VITALS_INSECURE", value::yes_or_no, file.insecure)?;
+        let in_file = file.log_level.map(|word| word.0);
+        let log_level = from.pick("log_level", flags.log_level, "VITALS_LOG_LEVEL", parsed, in_file)?;
+        let in_file = file.log_format.map(|word| word.0);
+        let log_format = from.pick("log_format", flags.log_format, "VITALS_LOG_FORMAT", parsed, in_file)?;
+        let origins = from.origins;
+
+        let config = Self {
+            servers: servers.map_or_else(|| vec![Server::default()], |servers| servers.0),
+            token,
+            interval: interval.unwrap_or_default(),
+            hostname: hostname.unwrap_or_else(|| HostName::nearest(&around.hostname())),
+            labels: labels.unwrap_or_default(),
+            state_dir: match state_dir {
+                Some(dir) => dir,
+                None => default_state_dir(around)?,
+            },
+            insecure: insecure.unwrap_or_default(),
+            log_level: log_level.unwrap_or_default(),
+            log_format: log_format.unwrap_or_default(),
+            file: path,
+            origins,
+        };
+        check_servers(&config.servers, config.insecure, config.origin("server"))?;
+        Ok(config)
+    }
+
+    /// Where the value of `key` comes from.
+    pub fn origin(&self, key: &str) -> &str {
+        self.origins.get(key).map_or("default", String::as_str)
+    }
+
+    /// All that is in force, in the file's own form, with where it comes from. Secrets are masked.
+    pub fn describe(&self) -> String {
+        let mut out = match &self.file {
+            Some(path) => format!("# read from {}\n", path.display()),
+            None => "# no configuration file\n".to_owned(),
+        };
+        let servers: Vec<String> = self.servers.iter().map(|server| quoted(server.as_str())).collect();
+        let labels: Vec<String> =
+            self.labels.iter().map(|(key, value)| format!("{key} = {}", quoted(value))).collect();
+        let mut line = |key: &str, value: String| {
+            // Writing to a text cannot fail.
+            let _ = writeln!(out, "{:<50} # {}", format!("{key} = {value}"), self.origin(key));
+        };
+        line("server", format!("[{}]", servers.join(", ")));
+        line("insecure", self.insecure.to_string());
+        match &self.token {
+            Some(_) => line("token", quoted("********")),
+            None => line("# token", "none".to_owned()),
+        }
+        line("interval", quoted(&self.interval.to_string()));
+        line("hostname", quoted(self.hostname.as_str()));
+        line(
+            "labels",
+            if labels.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", labels.join(", ")) },
+        );
+        line("state_dir", quoted(&self.state_dir.display().to_string()));
+        line("log_level", quoted(&self.log_level.to_string()));
+        line("log_format", quoted(&self.log_format.to_string()));
+        out
+    }
+}
+
+impl<S> Layers<'_, S> {
+    fn is_from_file(&self, key: &str) -> bool {
+        self.path.is_some_and(|path| {
+            self.origins.get(key).is_some_and(|origin| *origin == path.display().to_string())
+        })
+    }
+}
+
+/// Refuses servers beyond this machine unless they are allowed.
+pub fn check_servers(servers: &[Server], insecure: bool, from: &str) -> Result<(), ConfigError> {
+    match servers.iter().find(|server| !insecure && !server.is_loopback()) {
+        Some(server) => {
+            Err(ConfigError::Insecure { server: server.as_str().to_owned(), from: from.to_owned() })
+        }
+        None => Ok(()),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn default_state_dir(around: &impl Surroundings) -> Result<PathBuf, ConfigError> {
+    if around.is_root() {
+        return Ok("/var/lib/vitals-client".into());
+    }
+    let state = around.variable("XDG_STATE_HOME").map(PathBuf::from);
+    let home = || around.variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    Ok(state.or_else(home).ok_or(ConfigError::NoStateDir)?.join("vitals-client"))
+}
+
+fn read_file(path: &Path) -> Result<File, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+    toml::from_str(&text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let before = text.get(..start).unwrap_or(&text);
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        ConfigError::File {
+            path: path.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column,
+            message: with_remedy(error.message()),
+        }
+    })
+}
+
+/// Adds what was probably meant to serde's words about an unknown key.
+fn with_remedy(message: &str) -> String {
+    let message = message.replace("unknown field", "unknown key");
+    let mut names = message.split('`').skip(1).step_by(2);
+    match (message.starts_with("unknown key"), names.next()) {
+        (true, Some(unknown)) => match names.min_by_key(|known| distance(unknown, known)) {
+            Some(near) if distance(unknown, near) <= 3 => format!("{message}; did you mean `{near}`?"),
+            _ => format!("{message}; remove it, or write it as one of these"),
+        },
+        _ => message,
+    }
+}
+
+/// Letters to change, add or remove to make one text of the other.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

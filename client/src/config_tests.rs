@@ -1,0 +1,177 @@
+use std::collections::HashMap;
+
+use super::*;
+
+#[derive(Default)]
+struct Around {
+    variables: HashMap<&'static str, String>,
+    is_root: bool,
+    default_file: PathBuf,
+}
+
+impl Surroundings for Around {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+    fn hostname(&self) -> String {
+        "from-the-system".to_owned()
+    }
+    fn is_root(&self) -> bool {
+        self.is_root
+    }
+    fn default_file(&self) -> &Path {
+        &self.default_file
+    }
+}
+
+fn around(variables: &[(&'static str, &str)]) -> Around {
+    let home = [("HOME", "/home/x".to_owned())];
+    let variables = variables.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    Around { variables: home.into_iter().chain(variables).collect(), ..Around::default() }
+}
+
+/// Loads `text` as a file; gives its path too.
+fn load(
+    text: &str,
+    variables: &[(&'static str, &str)],
+    flags: Flags,
+) -> (Result<Config, ConfigError>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("client.toml");
+    std::fs::write(&path, text).unwrap();
+    let config = Config::load(Flags { config: Some(path.clone()), ..flags }, &around(variables));
+    (config, path.display().to_string())
+}
+
+fn error(text: &str) -> String {
+    let (config, path) = load(text, &[], Flags::default());
+    config.unwrap_err().to_string().replace(&path, "FILE")
+}
+
+fn variable_error(name: &'static str, value: &str) -> String {
+    load("", &[(name, value)], Flags::default()).0.unwrap_err().to_string()
+}
+
+#[test]
+fn nothing_has_to_be_configured() {
+    let config = Config::load(Flags::default(), &around(&[])).unwrap();
+    assert_eq!(config.servers, [Server::default()]);
+    assert_eq!(config.servers[0].as_str(), "127.0.0.1:7400");
+    assert_eq!(config.interval.millis(), 5000);
+    assert_eq!(config.hostname.as_str(), "from-the-system");
+    assert_eq!(config.state_dir, Path::new("/home/x/.local/state/vitals-client"));
+    assert_eq!(config.origin("server"), "default");
+    let root = Around { is_root: true, ..around(&[]) };
+    let config = Config::load(Flags::default(), &root).unwrap();
+    assert_eq!(config.state_dir, Path::new("/var/lib/vitals-client"));
+    let config = Config::load(Flags::default(), &around(&[("XDG_STATE_HOME", "/s")])).unwrap();
+    assert_eq!(config.state_dir, Path::new("/s/vitals-client"));
+    let nowhere = Config::load(Flags::default(), &Around::default());
+    assert!(nowhere.unwrap_err().to_string().contains("VITALS_DATA_DIR"));
+}
+
+#[test]
+fn flags_are_over_the_environment_and_that_is_over_the_file() {
+    let text = "server = '127.0.0.1:1'\ninterval = 7\nhostname = 'file'\nlabels = { env = 'file' }\n";
+    let variables =
+        [("VITALS_SERVER", "localhost:2, ::1"), ("VITALS_INTERVAL", "2m"), ("VITALS_LABELS", "a=1,b=2")];
+    let flags = Flags { interval: Some("3s".parse().unwrap()), ..Flags::default() };
+    let (config, path) = load(text, &variables, flags);
+    let config = config.unwrap();
+    let servers: Vec<_> = config.servers.iter().map(Server::as_str).collect();
+    assert_eq!(servers, ["localhost:2", "[::1]:7400"]);
+    assert_eq!(config.interval.millis(), 3000);
+    assert_eq!(config.hostname.as_str(), "file");
+    assert_eq!(config.labels.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "2")]);
+    assert_eq!(config.origin("server"), "environment, VITALS_SERVER");
+    assert_eq!(config.origin("interval"), "command line");
+    assert_eq!(config.origin("hostname"), path);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_file_line_and_what_was_probably_meant() {
+    let error = error("# a comment\nserver = 'localhost'\nintervall = 5\n");
+    assert!(error.starts_with("FILE:3:1: unknown key `intervall`"), "{error}");
+    assert!(error.ends_with("did you mean `interval`?"), "{error}");
+    let far = self::error("\nabcdefghij = 1\n");
+    assert!(far.starts_with("FILE:2:1: ") && far.contains("`hostname`"), "{far}");
+}
+
+#[test]
+fn a_value_that_cannot_be_taken_is_named_with_file_and_line() {
+    for (text, place, words) in [
+        ("\ninterval = '5 parsecs'\n", "FILE:2:12: ", "write it as 5s"),
+        ("interval = 0\n", "FILE:1:12: ", "between 1s and 1h"),
+        ("interval = nan\n", "FILE:1:12: ", "between 1s and 1h"),
+        ("hostname = 'a/b'\n", "FILE:1:12: ", "cannot hold '/'"),
+        ("server = 'http://x:1'\n", "FILE:1:10: ", "write host or host:port"),
+        ("server = []\n", "FILE:1:10: ", "no server"),
+        ("insecure = 'yes'\n", "FILE:1:12: ", "expected a boolean"),
+        ("log_level = 'loud'\n", "FILE:1:13: ", "error, warn, info, debug"),
+        ("\n\n[labels]\nhost = 'x'\n", "FILE:3:1: ", "a tag of Vitals' own"),
+        ("server = \n", "FILE:1:", ""),
+    ] {
+        let error = error(text);
+        assert!(error.starts_with(place) && error.contains(words), "{text:?}: {error}");
+    }
+}
+
+#[test]
+fn a_variable_that_cannot_be_taken_is_named() {
+    assert!(variable_error("VITALS_INTERVAL", "soon").starts_with("VITALS_INTERVAL: \"soon\" is no time"));
+    assert!(variable_error("VITALS_LABELS", "env").contains("write it as key=value"));
+    assert!(variable_error("VITALS_LABELS", "a=1,a=2").contains("given twice"));
+    assert!(variable_error("VITALS_HOSTNAME", "a\nb").starts_with("VITALS_HOSTNAME: "));
+    assert!(variable_error("VITALS_SERVER", "host:notaport").starts_with("VITALS_SERVER: "));
+    assert!(variable_error("VITALS_TOKEN_FILE", "/nowhere/token").contains("/nowhere/token"));
+}
+
+#[test]
+fn a_server_beyond_this_machine_needs_a_word_of_consent() {
+    for server in ["10.0.0.1", "vitals.example.org:7400", "[2001:db8::1]:7400"] {
+        let (config, _) = load(&format!("server = '{server}'"), &[], Flags::default());
+        let error = config.unwrap_err().to_string();
+        assert!(error.contains("insecure = true") && error.contains("client.toml"), "{error}");
+        let (config, _) = load(&format!("server = '{server}'\ninsecure = true"), &[], Flags::default());
+        assert!(config.unwrap().insecure);
+    }
+    for server in ["127.0.0.2", "localhost:1", "[::1]", "::ffff:127.0.0.1"] {
+        assert!(load(&format!("server = '{server}'"), &[], Flags::default()).0.is_ok(), "{server}");
+    }
+}
+
+#[test]
+fn secrets_come_from_variables_or_files_and_are_never_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "hush-from-file\n").unwrap();
+    let path = token.display().to_string();
+    let (config, _) = load("token = 'hush-in-config'", &[("VITALS_TOKEN_FILE", &path)], Flags::default());
+    let config = config.unwrap();
+    assert_eq!(config.token.as_ref().unwrap().text().as_str(), "hush-from-file");
+    assert!(config.describe().contains("token = \"********\""), "{}", config.describe());
+    assert!(!config.describe().contains("hush") && !format!("{config:?}").contains("hush"));
+    let in_file = format!("token_file = '{path}'");
+    let (config, _) = load(&in_file, &[("VITALS_TOKEN", "hush-variable")], Flags::default());
+    assert_eq!(config.unwrap().token.unwrap().text().as_str(), "hush-variable");
+}
+
+#[test]
+fn what_is_in_force_is_itself_a_valid_file() {
+    let text = "server = ['localhost:1', '::1']\nlabels = { env = 'a \"quoted\" one' }\ninterval = 90\n";
+    let config = load(text, &[], Flags::default()).0.unwrap();
+    let described = config.describe();
+    assert!(described.contains("# default") && described.contains("client.toml"), "{described}");
+    let again = load(&described, &[], Flags::default()).0.unwrap();
+    assert_eq!(
+        (again.servers, again.labels, again.interval),
+        (config.servers, config.labels, config.interval)
+    );
+}
+
+#[test]
+fn intervals_are_written_in_the_unit_that_fits() {
+    for (text, shown) in [("5", "5s"), ("1.5s", "1500ms"), ("120s", "2m"), ("1h", "1h"), ("2000 ms", "2s")] {
+        assert_eq!(text.parse::<Interval>().unwrap().to_string(), shown);
+    }
+}

@@ -1,0 +1,285 @@
+//! Who this client is: kept in its state directory, made at its first start.
+//!
+//! ```text
+//! STATE_DIR/           0700
+//!   lock               locked while a client runs
+//!   identity           0600: "vitals-client identity 1", then "host = HEX" and "secret = HEX"
+//!   starts             0600: how often a client was started here
+//! ```
+//!
+//! Files are written beside their place, flushed to the disk and renamed, so that a crash leaves the old one or the
+//! new one and never half of one.
+
+use std::fmt::Write as _;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use vitals_wire::ids::{HostId, RunId, Secret};
+
+const FIRST_LINE: &str = "vitals-client identity 1";
+/// An identity takes about 150 bytes; what is longer is none.
+const MAX_FILE_BYTES: u64 = 4096;
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The directory or a file in it cannot be used.
+    #[error(
+        "cannot {what} {}: {error}; name another directory with state_dir, --state-dir or VITALS_DATA_DIR, or make this one usable",
+        path.display()
+    )]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Another client runs on the directory.
+    #[error("another client runs on {}: stop it first, or name another directory with --state-dir", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The identity's file holds something else. Nothing was changed.
+    #[error(
+        "{} is no identity of this client ({why}): put it back from a backup; without it this host joins as a new one, which a \
+         fresh state directory does",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The system gives no random bits.
+    #[error("no random bits from the system: {0}")]
+    Random(io::Error),
+}
+
+/// Who this client is. While it exists no other client runs on the directory.
+#[derive(Debug)]
+pub struct Identity {
+    /// The host.
+    pub host: HostId,
+    /// Its secret.
+    pub secret: Secret,
+    /// This run.
+    pub run: RunId,
+    /// How often a client was started on this directory, this time included.
+    pub starts: u64,
+    /// Whether the identity was made just now.
+    pub is_new: bool,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl Identity {
+    /// Locks the directory and reads the identity in it; makes what is not there.
+    pub fn open(dir: &Path) -> Result<Self, IdentityError> {
+        let failed = |what, path: &Path| {
+            let path = path.to_owned();
+            move |error| IdentityError::Io { what, path, error }
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("make", dir))?;
+        let lock_path = dir.join("lock");
+        let lock = private().truncate(false).open(&lock_path).map_err(failed("open", &lock_path))?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => IdentityError::InUse { path: dir.to_owned() },
+            TryLockError::Error(error) => failed("lock", &lock_path)(error),
+        })?;
+
+        let path = dir.join("identity");
+        let (host, secret, is_new) = match File::open(&path) {
+            Ok(file) => {
+                keep_private(&file, &path).map_err(failed("protect", &path))?;
+                let (host, secret) = read_identity(file, &path)?;
+                (host, secret, false)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (host, secret) = (HostId(random()?), Secret(random()?));
+                let text = format!("{FIRST_LINE}\nhost = {host}\nsecret = {}\n", hex(&secret.0));
+                write_file(dir, &path, &text).map_err(failed("write", &path))?;
+                (host, secret, true)
+            }
+            Err(error) => return Err(failed("open", &path)(error)),
+        };
+
+        let path = dir.join("starts");
+        // Only a hint that keeps timestamps of different runs apart: one that cannot be read begins anew.
+        let before = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let starts = before.unwrap_or_default().wrapping_add(1);
+        write_file(dir, &path, &format!("{starts}\n")).map_err(failed("write", &path))?;
+        Ok(Self { host, secret, run: RunId(random()?), starts, is_new, _lock: lock })
+    }
+}
+
+/// Random bytes from the system.
+pub fn random<const N: usize>() -> Result<[u8; N], IdentityError> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(IdentityError::Random)?;
+    Ok(bytes)
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600);
+    options
+}
+
+/// Takes away what others may do with the secret.
+fn keep_private(file: &File, path: &Path) -> io::Result<()> {
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others could read this host's secret");
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+/// Writes a file so that after a crash there is the old one or the new one.
+fn write_file(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = private().truncate(true).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    File::open(dir)?.sync_all()
+}
+
+fn read_identity(file: File, path: &Path) -> Result<(HostId, Secret), IdentityError> {
+    let damaged = |why| IdentityError::Damaged { path: path.to_owned(), why };
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => damaged("it is not text"),
+        _ => IdentityError::Io { what: "read", path: path.to_owned(), error },
+    })?;
+    let mut lines = text.lines();
+    if lines.next() != Some(FIRST_LINE) {
+        return Err(damaged("its first line is not that of an identity"));
+    }
+    let mut value = |key: &str| {
+        let line = lines.next().and_then(|line| line.strip_prefix(key));
+        line.and_then(|rest| rest.strip_prefix(" = "))
+    };
+    let host = value("host").and_then(|hex| hex.parse().ok()).filter(|host| *host != HostId::SERVER);
+    let secret = value("secret").and_then(unhex).map(Secret);
+    Ok((
+        host.ok_or_else(|| damaged("it has no host id"))?,
+        secret.ok_or_else(|| damaged("it has no secret"))?,
+    ))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn an_identity_survives_restarts_and_only_its_owner_can_read_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("a/b");
+        let first = Identity::open(&dir).unwrap();
+        assert!(first.is_new);
+        let (host, secret, run) = (first.host, first.secret.clone(), first.run);
+        drop(first);
+        let second = Identity::open(&dir).unwrap();
+        assert!(!second.is_new);
+        assert_eq!((second.host, &second.secret), (host, &secret));
+        assert_ne!(second.run, run, "each run has its own id");
+        assert_eq!(second.starts, 2);
+        assert_eq!((mode(&dir), mode(&dir.join("identity"))), (0o700, 0o600));
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 3, "nothing is left lying about");
+    }
+
+    #[test]
+    fn two_hosts_share_neither_id_nor_secret() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (a, b) = (Identity::open(a.path()).unwrap(), Identity::open(b.path()).unwrap());
+        assert_ne!(a.host, b.host);
+        assert_ne!(a.secret, b.secret);
+    }
+
+    #[test]
+    fn only_one_client_runs_on_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = Identity::open(dir.path()).unwrap();
+        assert!(matches!(Identity::open(dir.path()), Err(IdentityError::InUse { .. })));
+        drop(running);
+        assert!(Identity::open(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_taken_from_them() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Identity::open(dir.path()).unwrap());
+        let path = dir.path().join("identity");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        drop(Identity::open(dir.path()).unwrap());
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn a_damaged_identity_is_named_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity");
+        let host = "0".repeat(32);
+        for text in [
+            "",
+            "x",
+            &format!("{FIRST_LINE}\n"),
+            &format!("{FIRST_LINE}\nhost = {host}\nsecret = {host}{host}\n"),
+            &format!("{FIRST_LINE}\nhost = 1{}\nsecret = {host}\n", &host[1..]),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = Identity::open(dir.path()).unwrap_err();
+            assert!(matches!(error, IdentityError::Damaged { .. }), "{text:?}: {error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), *text);
+        }
+    }
+
+    #[test]
+    fn a_lost_counter_of_starts_begins_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("starts"), "many").unwrap();
+        assert_eq!(Identity::open(dir.path()).unwrap().starts, 1);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let error = Identity::open(&file.join("state")).unwrap_err().to_string();
+        assert!(error.contains("file/state") && error.contains("VITALS_DATA_DIR"), "{error}");
+    }
+}

@@ -1,0 +1,312 @@
+//! Moves the messages of a [`Protocol`] over connections, and brings it the samples of a [`Source`].
+//!
+//! One task per link. Its buffers are small, for ten thousand of them may run in one process.
+
+use std::future::Future;
+use std::io;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use futures_util::StreamExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
+use tokio_util::codec::{Encoder, FramedRead};
+use tokio_util::sync::CancellationToken;
+use vitals_wire::codec::{ClientCodec, FrameError};
+use vitals_wire::message::{ClientMessage, ServerMessage};
+use vitals_wire::sample::Sample;
+
+use super::event::{Closed, Event};
+use super::protocol::{Action, Protocol};
+use super::tcp::Connect;
+
+/// From the first byte of a message until the system has taken it all.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// For the last bytes to reach the server before the connection is closed.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+/// A server says little.
+const READ_BUFFER_BYTES: usize = 256;
+/// A write buffer that grew over this is given back.
+const WRITE_BUFFER_BYTES: usize = 2 << 10;
+
+/// Where samples come from.
+pub trait Source: Send {
+    /// The next sample; `None` when there will be no more, which ends the link once all is settled. Safe to cancel.
+    fn next(&mut self) -> impl Future<Output = Option<Sample>> + Send;
+}
+
+/// Samples from a channel, until it is closed or `shutdown` is cancelled.
+#[derive(Debug)]
+pub struct Channel {
+    /// The samples.
+    pub samples: mpsc::Receiver<Sample>,
+    /// No more samples are wanted.
+    pub shutdown: CancellationToken,
+}
+
+impl Source for Channel {
+    async fn next(&mut self) -> Option<Sample> {
+        /// For a sampler that is just taking its last sample.
+        const LAST_SAMPLE: Duration = Duration::from_millis(100);
+        tokio::select! {
+            biased;
+            sample = self.samples.recv() => return sample,
+            () = self.shutdown.cancelled() => {}
+        }
+        timeout(LAST_SAMPLE, self.samples.recv()).await.ok().flatten()
+    }
+}
+
+/// Is told what happens on a link.
+pub trait Observer: Send {
+    /// Something happened.
+    fn event(&mut self, event: Event);
+    /// This sample is about to be sent for the first time.
+    fn first_sent(&mut self, _sample: &Sample) {}
+}
+
+/// A link with all that it needs.
+#[derive(Debug)]
+pub struct Link<C, S, O> {
+    /// Decides.
+    pub protocol: Protocol,
+    /// Opens connections.
+    pub connect: C,
+    /// Gives samples.
+    pub source: S,
+    /// Is told.
+    pub observer: O,
+}
+
+/// What is left when a link has ended.
+#[derive(Debug)]
+pub struct Ended<O> {
+    /// The observer.
+    pub observer: O,
+    /// Samples that were neither settled nor dropped.
+    pub waiting: usize,
+}
+
+impl<C: Connect, S: Source, O: Observer> Link<C, S, O> {
+    /// Runs until the source has ended and all is settled, or the limit for that is over.
+    pub async fn run(self) -> Ended<O> {
+        let Self { protocol, mut connect, source, observer } = self;
+        let mut side = Side { protocol, source, observer, has_ended: false };
+        loop {
+            match side.next() {
+                Action::Connect { server } => {
+                    let opened = {
+                        let attempt = connect.connect(server);
+                        tokio::pin!(attempt);
+                        side.while_waiting_for(attempt).await
+                    };
+                    match opened {
+                        Some(Ok(stream)) => {
+                            side.protocol.connected(now());
+                            side.converse(stream).await;
+                        }
+                        Some(Err(error)) => side.closed(Closed::Unreachable(error)),
+                        None => {}
+                    }
+                }
+                Action::Wait(until) => side.wait(until).await,
+                Action::Done => break,
+                // There is no connection to send on: whatever it was is sent again on the next one.
+                Action::Send { .. } => side.closed(Closed::ByServer),
+            }
+        }
+        Ended { waiting: side.protocol.waiting(), observer: side.observer }
+    }
+}
+
+/// The side of a link that does not depend on a connection.
+struct Side<S, O> {
+    protocol: Protocol,
+    source: S,
+    observer: O,
+    has_ended: bool,
+}
+
+impl<S: Source, O: Observer> Side<S, O> {
+    fn next(&mut self) -> Action {
+        let action = self.protocol.next(now());
+        self.tell();
+        action
+    }
+
+    fn closed(&mut self, why: Closed) {
+        self.protocol.closed(now(), why);
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        for event in self.protocol.take_events() {
+            self.observer.event(event);
+        }
+    }
+
+    fn took(&mut self, sample: Option<Sample>) {
+        match sample {
+            Some(sample) => self.protocol.sample_taken(now(), sample),
+            None => {
+                self.has_ended = true;
+                self.protocol.shut_down(now());
+            }
+        }
+        self.tell();
+    }
+
+    /// Until a sample comes, the source ends, or `until`.
+    async fn wait(&mut self, until: Option<Instant>) {
+        tokio::select! {
+            sample = self.source.next(), if !self.has_ended => self.took(sample),
+            () = sleep_until_some(until) => {}
+        }
+    }
+
+    /// Samples go on being taken meanwhile. `None` where the protocol does not want it any more.
+    async fn while_waiting_for<T>(&mut self, mut attempt: impl Future<Output = T> + Unpin) -> Option<T> {
+        loop {
+            let until = match self.next() {
+                Action::Wait(until) => until,
+                _ => return None,
+            };
+            tokio::select! {
+                result = &mut attempt => return Some(result),
+                () = self.wait(until) => {}
+            }
+        }
+    }
+
+    /// Speaks with a server until the connection is closed.
+    async fn converse<T: AsyncRead + AsyncWrite + Unpin>(&mut self, stream: T) {
+        let (read, write) = tokio::io::split(stream);
+        let mut frames = FramedRead::with_capacity(read, ClientCodec::new(), READ_BUFFER_BYTES);
+        let mut out = Outgoing { write, buffer: BytesMut::new(), deadline: None };
+        while self.protocol.is_connected() {
+            let mut until = out.deadline;
+            if until.is_some() {
+                until = until.min(self.protocol.ends_at().or(until));
+            } else {
+                match self.next() {
+                    Action::Send { message, first } => {
+                        self.first_sent(&message, &first);
+                        if let Err(error) = out.put(message) {
+                            return self.closed(closed_by(error));
+                        }
+                        until = out.deadline;
+                    }
+                    Action::Wait(wake) => until = wake,
+                    Action::Connect { .. } => {}
+                    Action::Done => {
+                        // The server may have acknowledged more than was read: only a clean end brings it the `Bye`.
+                        let _ = timeout(CLOSE_DEADLINE, out.end(frames.get_mut())).await;
+                        return;
+                    }
+                }
+            }
+            tokio::select! {
+                frame = frames.next() => match frame {
+                    Some(Ok(message)) => self.received(message),
+                    Some(Err(error)) => self.closed(closed_by(error)),
+                    None => self.closed(Closed::ByServer),
+                },
+                result = out.step(), if out.deadline.is_some() => if let Err(error) = result {
+                    // A server that refuses says why before it closes; that is worth more than a broken pipe.
+                    if let Ok(Some(Ok(message))) = timeout(CLOSE_DEADLINE, frames.next()).await {
+                        self.received(message);
+                    }
+                    if self.protocol.is_connected() {
+                        self.closed(Closed::Io(error.to_string()));
+                    }
+                    return;
+                },
+                sample = self.source.next(), if !self.has_ended => self.took(sample),
+                () = sleep_until_some(until) => {
+                    if out.deadline.is_some() && until.is_some_and(|until| until <= now()) {
+                        self.closed(Closed::WriteTimeout);
+                    }
+                }
+            }
+        }
+    }
+
+    fn received(&mut self, message: ServerMessage) {
+        self.protocol.received(now(), message);
+        self.tell();
+    }
+
+    fn first_sent(&mut self, message: &ClientMessage, first: &[i64]) {
+        let ClientMessage::Samples(samples) = message else { return };
+        for sample in samples.samples.iter().filter(|sample| first.contains(&sample.time_ms)) {
+            self.observer.first_sent(sample);
+        }
+    }
+}
+
+/// The writing half: at most one message at a time.
+struct Outgoing<W> {
+    write: W,
+    buffer: BytesMut,
+    /// Until when the message must be out; `None` while there is none.
+    deadline: Option<Instant>,
+}
+
+impl<W: AsyncWrite + Unpin> Outgoing<W> {
+    fn put(&mut self, message: ClientMessage) -> Result<(), FrameError> {
+        ClientCodec::new().encode(message, &mut self.buffer)?;
+        self.deadline = Some(now() + WRITE_DEADLINE);
+        Ok(())
+    }
+
+    /// Writes some more; `deadline` is gone when all is out. Safe to cancel.
+    async fn step(&mut self) -> io::Result<()> {
+        if self.buffer.has_remaining() {
+            if self.write.write_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            if self.buffer.has_remaining() {
+                return Ok(());
+            }
+        }
+        self.write.flush().await?;
+        self.deadline = None;
+        if self.buffer.capacity() > WRITE_BUFFER_BYTES {
+            self.buffer = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more comes, and reads to the server's end: closing with unread bytes would be a reset, which
+    /// can take back what was just sent.
+    async fn end(&mut self, read: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+        self.write.shutdown().await?;
+        let mut rest = [0; 64];
+        while read.read(&mut rest).await? > 0 {}
+        Ok(())
+    }
+}
+
+fn closed_by(error: FrameError) -> Closed {
+    match error {
+        FrameError::Io(error) => Closed::Io(error.to_string()),
+        FrameError::Codec(error) => Closed::Violation(error.to_string()),
+    }
+}
+
+/// The runtime's clock, so that a test can play it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+async fn sleep_until_some(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+//! What a link tells those around it: logs, counters, records.
+
+use std::fmt;
+use std::time::Duration;
+
+use vitals_wire::message::{DropReason, Refusal};
+
+/// Something happened on a link.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A sample was taken and waits.
+    Taken {
+        /// Its time.
+        time_ms: i64,
+        /// [`crate::queue::content_hash`] of it.
+        hash: u64,
+    },
+    /// The server settled a sample: it is durable.
+    Settled {
+        /// Its time.
+        time_ms: i64,
+        /// [`crate::queue::content_hash`] of it.
+        hash: u64,
+        /// From being taken until now.
+        age: Duration,
+    },
+    /// A sample is lost.
+    Dropped {
+        /// Its time.
+        time_ms: i64,
+        /// [`crate::queue::content_hash`] of it.
+        hash: u64,
+        /// Why.
+        loss: Loss,
+    },
+    /// A server took the connection.
+    Opened {
+        /// Which of the configured servers.
+        server: usize,
+        /// What it calls this host.
+        name: String,
+        /// Its version.
+        version: String,
+        /// Its clock in ms since 1970.
+        server_time_ms: i64,
+    },
+    /// A connection, or the attempt at one, ended.
+    Closed {
+        /// Which of the configured servers.
+        server: usize,
+        /// Why.
+        why: Closed,
+        /// When the next attempt comes; `None` if there is none.
+        retry_in: Option<Duration>,
+    },
+    /// The server asked for something that this client does not do.
+    Ignored {
+        /// What.
+        what: &'static str,
+    },
+}
+
+/// Why a sample is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Loss {
+    /// The queue was full, and it was the oldest.
+    QueueFull,
+    /// It does not fit a frame.
+    TooLarge,
+    /// The server will never store it.
+    Refused(DropReason),
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::QueueFull => f.write_str(DropReason::QueueFull.word()),
+            Self::TooLarge => f.write_str("too_large"),
+            Self::Refused(reason) => reason.fmt(f),
+        }
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// There never was one.
+    #[error("cannot connect: {0}")]
+    Unreachable(String),
+    /// No `Welcome` in time.
+    #[error("the server did not answer the greeting in time")]
+    HandshakeTimeout,
+    /// A batch was not acknowledged in time.
+    #[error("the server did not acknowledge in time")]
+    AckTimeout,
+    /// The server did not read in time.
+    #[error("the server did not take what was sent in time")]
+    WriteTimeout,
+    /// The server said what the protocol does not allow at that time.
+    #[error("the server broke the protocol: {0}")]
+    Violation(String),
+    /// The server said no.
+    #[error("the server refused: {text} ({code})")]
+    Refused {
+        /// Why, for programs.
+        code: Refusal,
+        /// Why, for people.
+        text: String,
+        /// Whether to try again as usual.
+        retry: bool,
+    },
+    /// The server closed it.
+    #[error("the server closed the connection")]
+    ByServer,
+    /// It broke.
+    #[error("the connection broke: {0}")]
+    Io(String),
+}

@@ -1,0 +1,483 @@
+//! The client's side of the protocol as a state machine without I/O.
+//!
+//! Whoever drives it tells it what happens (`sample_taken`, `connected`, `received`, `closed`, `shut_down`), each time
+//! with the time, and asks `next` what to do whenever it is able to do something. Because messages are pulled one by
+//! one, a live sample always goes before the backlog, however slow the connection is. What happened meanwhile is
+//! collected for `take_events`.
+//!
+//! ```text
+//! Idle -> Connecting -> Greeting -> Open -> Idle …            shut_down: … -> Done
+//! ```
+//!
+//! - A sample is in the queue from when it is taken until its batch is settled. What is under way on a connection that
+//!   breaks is unsettled again.
+//! - The newest sample goes at once as a live batch of one, also after a reconnection; the older ones follow as
+//!   backlog, oldest first, within the server's window and at most [`BACKLOG_PER_SECOND`].
+//! - Servers are tried in order. When all have failed: exponential backoff with full jitter. One that said "do not try
+//!   again" is left alone for [`BARRED`].
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use vitals_wire::bounded::List;
+use vitals_wire::codec;
+use vitals_wire::limits::{MAX_BATCH_SAMPLES, MAX_FRAME_BYTES, MAX_HELLO_FRAME_BYTES};
+use vitals_wire::message::{
+    Ack, Bye, ByeReason, ClientMessage, Hello, PROTOCOL_VERSION, Samples, ServerMessage, Welcome,
+};
+use vitals_wire::sample::Sample;
+
+use super::event::{Closed, Event, Loss};
+use crate::queue::{Caps, Entry, Queue};
+
+/// From the greeting to the server's answer.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// From a batch to its acknowledgement.
+pub const ACK_DEADLINE: Duration = Duration::from_secs(30);
+/// How long one server is left alone that said "do not try again".
+pub const BARRED: Duration = Duration::from_secs(600);
+/// From the wish to end until the end, acknowledged or not: below the ten seconds after which containers are killed.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
+/// Samples of backlog sent in a second: ten intervals' worth, so that catching up does not flood a server.
+pub const BACKLOG_PER_SECOND: u32 = 10;
+/// The first upper bound of the delay before a new attempt.
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+/// The least that the last upper bound is, whatever the interval.
+const LAST_BACKOFF: Duration = Duration::from_secs(10);
+/// More than a batch takes beside its samples: kind, number, flag and count.
+const BATCH_OVERHEAD: usize = 32;
+
+/// What does not change about a link.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many servers there are to try, in order.
+    pub servers: usize,
+    /// Time between two samples.
+    pub interval: Duration,
+    /// Bounds of the queue.
+    pub caps: Caps,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+/// What the driver is to do next.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Connect to this server, then say `connected` or `closed`.
+    Connect {
+        /// Its index.
+        server: usize,
+    },
+    /// Send this, and ask again when it is sent.
+    Send {
+        /// The message.
+        message: ClientMessage,
+        /// Times of those of its samples that were never sent before.
+        first: Vec<i64>,
+    },
+    /// Nothing until something happens or this time has come.
+    Wait(Option<Instant>),
+    /// The end. What is sent may be flushed, then the connection is closed.
+    Done,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Nothing is tried before then.
+    Idle { until: Instant },
+    /// The driver connects, once it is `asked`.
+    Connecting { server: usize, asked: bool },
+    /// Connected; `Hello` is sent first, and answered until the deadline.
+    Greeting { server: usize, said: bool, deadline: Instant },
+    /// Welcome.
+    Open(Open),
+    /// Nothing will happen any more.
+    Done,
+}
+
+#[derive(Debug)]
+struct Open {
+    server: usize,
+    window: usize,
+    frame_bytes: usize,
+    batch_samples: usize,
+    /// Batches under way, in the order in which they were sent.
+    flights: VecDeque<Flight>,
+    next_batch: u64,
+    /// The newest sample has not gone out on this connection.
+    live_due: bool,
+    /// No backlog before then.
+    backlog_at: Instant,
+    said_bye: bool,
+}
+
+#[derive(Debug)]
+struct Flight {
+    batch: u64,
+    backlog: bool,
+    deadline: Instant,
+}
+
+/// One client's link to its server.
+#[derive(Debug)]
+pub struct Protocol {
+    settings: Settings,
+    hello: Hello,
+    state: State,
+    queue: Queue,
+    /// The newest sample as it was taken, so that the usual way needs no decoding.
+    fresh: Option<Sample>,
+    /// Servers to leave alone, until when; empty while there is none.
+    barred: Vec<(usize, Instant)>,
+    /// Rounds over all servers that failed since a batch was settled.
+    failures: u32,
+    rng: fastrand::Rng,
+    /// The end is wanted, at the latest then.
+    closing: Option<Instant>,
+    events: Vec<Event>,
+}
+
+impl Protocol {
+    /// A link that wants to connect at once.
+    pub fn new(settings: Settings, hello: Hello, now: Instant) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(settings.seed),
+            queue: Queue::new(settings.caps),
+            settings,
+            hello,
+            state: State::Idle { until: now },
+            fresh: None,
+            barred: Vec::new(),
+            failures: 0,
+            closing: None,
+            events: Vec::new(),
+        }
+    }
+
+    /// What happened since this was last asked.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Samples that are not settled.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// When it is over in any case, once the end is wanted.
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.closing
+    }
+
+    /// Whether the connection that the driver holds is still wanted.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Greeting { .. } | State::Open(_))
+    }
+
+    /// A sample was taken.
+    pub fn sample_taken(&mut self, now: Instant, sample: Sample) {
+        let time_ms = sample.time_ms;
+        let encoded = match codec::encode_sample(&sample) {
+            Ok(encoded) if encoded.len() + BATCH_OVERHEAD <= MAX_FRAME_BYTES => encoded,
+            too_large => {
+                let hash = crate::queue::content_hash(&too_large.unwrap_or_default());
+                self.events.push(Event::Taken { time_ms, hash });
+                self.events.push(Event::Dropped { time_ms, hash, loss: Loss::TooLarge });
+                return;
+            }
+        };
+        let entry = Entry::new(time_ms, now, encoded.into());
+        let events = &mut self.events;
+        events.push(Event::Taken { time_ms, hash: entry.hash() });
+        self.queue.push(entry, |lost| events.push(dropped(&lost, Loss::QueueFull)));
+        if let State::Open(open) = &mut self.state {
+            open.live_due = true;
+            self.fresh = Some(sample);
+        }
+    }
+
+    /// The driver is connected.
+    pub fn connected(&mut self, now: Instant) {
+        if let State::Connecting { server, .. } = self.state {
+            self.state = State::Greeting { server, said: false, deadline: now + HANDSHAKE_DEADLINE };
+        }
+    }
+
+    /// The connection, or the attempt at one, ended.
+    pub fn closed(&mut self, now: Instant, why: Closed) {
+        let (server, next) = match &self.state {
+            State::Connecting { server, .. } | State::Greeting { server, .. } => (*server, *server + 1),
+            // After a conversation the first server is asked first again, after a delay.
+            State::Open(open) => (open.server, self.settings.servers),
+            State::Idle { .. } | State::Done => return,
+        };
+        self.fresh = None;
+        self.queue.release();
+        if matches!(why, Closed::Refused { retry: false, .. }) {
+            self.barred.push((server, now + BARRED));
+        }
+        let was_open = matches!(self.state, State::Open(_));
+        self.state = match self.next_server(now, next) {
+            Some(next) if !was_open => State::Connecting { server: next, asked: false },
+            _ if self.closing.is_some() => State::Done,
+            _ => State::Idle { until: self.retry_at(now) },
+        };
+        let retry_in = match self.state {
+            State::Idle { until } => Some(until.saturating_duration_since(now)),
+            State::Connecting { .. } => Some(Duration::ZERO),
+            _ => None,
+        };
+        self.events.push(Event::Closed { server, why, retry_in });
+    }
+
+    /// A message came.
+    pub fn received(&mut self, now: Instant, message: ServerMessage) {
+        match (message, &mut self.state) {
+            (ServerMessage::Refused(refused), _) => {
+                let text = refused.text.to_string();
+                self.closed(now, Closed::Refused { code: refused.code, text, retry: refused.retry });
+            }
+            (ServerMessage::Welcome(welcome), State::Greeting { server, said: true, .. }) => {
+                let server = *server;
+                self.welcome(now, server, &welcome);
+            }
+            (ServerMessage::Ack(ack), State::Open(_)) => self.settle(now, &ack),
+            // Live readings in between need a sampler at another pace. `Hello` offers none: its shortest interval is
+            // the normal one, so a server that asks all the same is asking for what is out of bounds.
+            (ServerMessage::SetInterval(_), State::Open(_)) => {
+                self.events.push(Event::Ignored { what: "live readings in between" });
+            }
+            (other, _) => {
+                let name = match other {
+                    ServerMessage::Welcome(_) => "a Welcome",
+                    ServerMessage::Ack(_) => "an Ack",
+                    _ => "a SetInterval",
+                };
+                self.closed(now, Closed::Violation(format!("{name} at the wrong time")));
+            }
+        }
+    }
+
+    /// No sample will come any more: what waits is to be settled soon, then the link ends.
+    pub fn shut_down(&mut self, now: Instant) {
+        self.closing.get_or_insert(now + DRAIN_DEADLINE);
+        if let State::Idle { .. } = self.state {
+            // One more round over the servers, if there is anything to bring them.
+            self.state = match self.next_server(now, 0) {
+                Some(_) if !self.queue.is_empty() => State::Idle { until: now },
+                _ => State::Done,
+            };
+        }
+    }
+
+    /// What to do now. Asked again after each `Send`, and after whatever happened.
+    pub fn next(&mut self, now: Instant) -> Action {
+        loop {
+            let closing = self.closing;
+            let is_over = closing.is_some_and(|end| end <= now);
+            match &mut self.state {
+                State::Done => return Action::Done,
+                State::Idle { until } if *until <= now => match self.next_server(now, 0) {
+                    Some(server) => self.state = State::Connecting { server, asked: false },
+                    None => self.state = State::Idle { until: self.retry_at(now) },
+                },
+                State::Idle { until } => return Action::Wait(Some(*until)),
+                State::Connecting { .. } | State::Greeting { .. }
+                    if is_over || closing.is_some() && self.queue.is_empty() =>
+                {
+                    self.state = State::Done;
+                }
+                State::Connecting { asked: true, .. } => return Action::Wait(closing),
+                State::Connecting { server, asked } => {
+                    *asked = true;
+                    return Action::Connect { server: *server };
+                }
+                State::Greeting { said, .. } if !*said => {
+                    *said = true;
+                    return Action::Send { message: self.hello.clone().into(), first: Vec::new() };
+                }
+                State::Greeting { deadline, .. } if *deadline <= now => {
+                    self.closed(now, Closed::HandshakeTimeout);
+                }
+                State::Greeting { deadline, .. } => {
+                    return Action::Wait(earliest([Some(*deadline), closing]));
+                }
+                State::Open(open) if open.said_bye => self.state = State::Done,
+                State::Open(open) if closing.is_some() && (is_over || self.queue.is_empty()) => {
+                    open.said_bye = true;
+                    let bye = Bye { reason: ByeReason::Restart };
+                    return Action::Send { message: bye.into(), first: Vec::new() };
+                }
+                State::Open(open) if open.flights.front().is_some_and(|first| first.deadline <= now) => {
+                    self.closed(now, Closed::AckTimeout);
+                }
+                State::Open(_) => {
+                    if let Some((samples, first)) = self.live(now).or_else(|| self.backlog(now)) {
+                        return Action::Send { message: samples.into(), first };
+                    }
+                    return Action::Wait(self.wake(now));
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, now: Instant, server: usize, welcome: &Welcome) {
+        if welcome.protocol != PROTOCOL_VERSION {
+            let text = format!("it speaks version {} and not {PROTOCOL_VERSION}", welcome.protocol);
+            return self.closed(now, Closed::Violation(text));
+        }
+        // A server that takes nothing at all would never settle anything: what it says has a lower bound.
+        self.state = State::Open(Open {
+            server,
+            window: (welcome.window as usize).max(1),
+            frame_bytes: (welcome.limits.frame_bytes as usize).clamp(MAX_HELLO_FRAME_BYTES, MAX_FRAME_BYTES),
+            batch_samples: (welcome.limits.batch_samples as usize).clamp(1, MAX_BATCH_SAMPLES),
+            flights: VecDeque::new(),
+            next_batch: 1,
+            live_due: !self.queue.is_empty(),
+            backlog_at: now,
+            said_bye: false,
+        });
+        self.events.push(Event::Opened {
+            server,
+            name: welcome.name.to_string(),
+            version: welcome.server_version.to_string(),
+            server_time_ms: welcome.server_time_ms,
+        });
+    }
+
+    fn settle(&mut self, now: Instant, ack: &Ack) {
+        let State::Open(open) = &mut self.state else { return };
+        open.flights.retain(|flight| !ack.batches.contains(&flight.batch));
+        let events = &mut self.events;
+        let failures = &mut self.failures;
+        self.queue.settle(&ack.batches, |entry| {
+            let refused = ack.refused.iter().find(|refused| refused.time_ms == entry.time_ms);
+            events.push(match refused {
+                Some(refused) => dropped(&entry, Loss::Refused(refused.reason)),
+                None => Event::Settled {
+                    time_ms: entry.time_ms,
+                    hash: entry.hash(),
+                    age: now.saturating_duration_since(entry.taken),
+                },
+            });
+            // Only now is the server known to be of use: one that welcomes and hangs up is not hammered.
+            *failures = 0;
+        });
+    }
+
+    /// The newest sample, where it has not gone out on this connection.
+    fn live(&mut self, now: Instant) -> Option<(Samples, Vec<i64>)> {
+        let State::Open(open) = &mut self.state else { return None };
+        if !std::mem::take(&mut open.live_due) {
+            return None;
+        }
+        let fresh = self.fresh.take();
+        let newest = self.queue.newest().filter(|entry| !entry.is_under_way())?;
+        if newest.encoded.len() + BATCH_OVERHEAD > open.frame_bytes {
+            let lost = self.queue.remove_newest()?;
+            self.events.push(dropped(&lost, Loss::TooLarge));
+            return None;
+        }
+        let sample = match fresh {
+            Some(fresh) => fresh,
+            // What this process encoded decodes again.
+            None => codec::decode_sample(&newest.encoded).ok()?,
+        };
+        let batch = open.take_off(now, false);
+        let first = if newest.send_in(batch) { vec![newest.time_ms] } else { Vec::new() };
+        Some((Samples { batch, backlog: false, samples: List::first(vec![sample]).0 }, first))
+    }
+
+    /// The oldest samples that are not under way, as many as may go now.
+    fn backlog(&mut self, now: Instant) -> Option<(Samples, Vec<i64>)> {
+        let State::Open(open) = &mut self.state else { return None };
+        let may_go = open.flights.iter().filter(|flight| flight.backlog).count() < open.window
+            && (open.backlog_at <= now || self.closing.is_some());
+        if !may_go {
+            return None;
+        }
+        let frame_bytes = open.frame_bytes;
+        let events = &mut self.events;
+        self.queue.remove_idle(
+            |entry| entry.encoded.len() + BATCH_OVERHEAD > frame_bytes,
+            |lost| events.push(dropped(&lost, Loss::TooLarge)),
+        );
+        let at_most = match self.closing {
+            None => open.batch_samples.min(BACKLOG_PER_SECOND as usize),
+            Some(_) => open.batch_samples,
+        };
+        let mut room = frame_bytes - BATCH_OVERHEAD;
+        let mut samples = Vec::new();
+        let mut first = Vec::new();
+        let batch = open.next_batch;
+        for entry in self.queue.idle().take(at_most) {
+            let Some(left) = room.checked_sub(entry.encoded.len()) else { break };
+            // What this process encoded decodes again; if ever not, the others go all the same.
+            let Ok(sample) = codec::decode_sample(&entry.encoded) else { continue };
+            room = left;
+            samples.push(sample);
+            if entry.send_in(batch) {
+                first.push(entry.time_ms);
+            }
+        }
+        if samples.is_empty() {
+            return None;
+        }
+        // As taken, but for steps of the clock.
+        samples.sort_by_key(|sample| sample.time_ms);
+        open.backlog_at = now + Duration::from_secs(1) * samples.len() as u32 / BACKLOG_PER_SECOND;
+        let batch = open.take_off(now, true);
+        Some((Samples { batch, backlog: true, samples: List::first(samples).0 }, first))
+    }
+
+    /// When `next` has something to do again while nothing happens.
+    fn wake(&mut self, now: Instant) -> Option<Instant> {
+        let State::Open(open) = &self.state else { return None };
+        let ack = open.flights.front().map(|first| first.deadline);
+        // A backlog that the window holds back waits for an `Ack`, not for a time.
+        let backlog =
+            (open.backlog_at > now && self.queue.idle().next().is_some()).then_some(open.backlog_at);
+        earliest([ack, backlog, self.closing])
+    }
+
+    /// The first server from `from` on that is not barred.
+    fn next_server(&mut self, now: Instant, from: usize) -> Option<usize> {
+        self.barred.retain(|(_, until)| *until > now);
+        (from..self.settings.servers).find(|server| self.barred.iter().all(|(barred, _)| barred != server))
+    }
+
+    /// All servers have failed: when to begin anew.
+    fn retry_at(&mut self, now: Instant) -> Instant {
+        let last = LAST_BACKOFF.max(2 * self.settings.interval);
+        let bound = FIRST_BACKOFF.saturating_mul(1 << self.failures.min(20)).min(last);
+        self.failures = self.failures.saturating_add(1);
+        let at = now + bound.mul_f64(self.rng.f64());
+        match self.next_server(now, 0) {
+            Some(_) => at,
+            None => self.barred.iter().map(|(_, until)| *until).min().map_or(at, |until| until.max(at)),
+        }
+    }
+}
+
+impl Open {
+    /// The next batch goes out now.
+    fn take_off(&mut self, now: Instant, backlog: bool) -> u64 {
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        self.flights.push_back(Flight { batch, backlog, deadline: now + ACK_DEADLINE });
+        batch
+    }
+}
+
+fn dropped(entry: &Entry, loss: Loss) -> Event {
+    Event::Dropped { time_ms: entry.time_ms, hash: entry.hash(), loss }
+}
+
+fn earliest<const N: usize>(times: [Option<Instant>; N]) -> Option<Instant> {
+    times.into_iter().flatten().min()
+}
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;

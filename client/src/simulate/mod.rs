@@ -1,0 +1,321 @@
+//! Hosts that are not there, over the real protocol.
+//!
+//! One process plays a fleet: each host has a link of its own, as a real client has, and takes samples at its own phase
+//! of the interval. What a host reads is a function of seed and time ([`host`]), or given by a [`script`].
+
+pub mod host;
+pub mod record;
+pub mod script;
+pub mod summary;
+
+mod connection;
+mod source;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use vitals_wire::bounded::{List, Text};
+use vitals_wire::ids::RunId;
+use vitals_wire::message::{Hello, PROTOCOL_VERSION};
+
+use crate::config::{ConfigError, Interval, Server, check_servers};
+use crate::identity::{IdentityError, random};
+use crate::link::driver::{Ended, Link, Observer};
+use crate::link::event::Event;
+use crate::link::protocol::{Protocol, Settings};
+use crate::queue::Caps;
+use connection::{Gate, Paced};
+use host::{Character, Host};
+use record::Record;
+use script::Script;
+use source::{Played, Ticking};
+pub use summary::{Summary, Totals};
+
+/// Samples that wait for one host unless told otherwise.
+pub const DEFAULT_QUEUE: usize = 60;
+/// Connections opened in a second unless told otherwise.
+pub const DEFAULT_CONNECTS_PER_SECOND: u32 = 1000;
+/// Hosts of one simulation.
+pub const MAX_HOSTS: u32 = 100_000;
+/// Time between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(5);
+/// Files that are open beside the connections.
+const OTHER_FILES: u64 = 64;
+
+/// What to play.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Hosts that are numbered; those of the script come on top.
+    pub hosts: u32,
+    /// Time between two samples of a host.
+    pub interval: Interval,
+    /// For how long; `None` until `shutdown`, or until the script ends where there are no other hosts.
+    pub duration: Option<Duration>,
+    /// Of ids, secrets and figures.
+    pub seed: u64,
+    /// Servers, tried in order.
+    pub servers: Vec<Server>,
+    /// Whether they may be beyond this machine.
+    pub insecure: bool,
+    /// The secret part of a join token.
+    pub token: Option<String>,
+    /// Before the numbers in the hosts' names.
+    pub name_prefix: String,
+    /// Samples that wait for one host at most.
+    pub queue: usize,
+    /// Connections opened in a second at most, all hosts together.
+    pub connects_per_second: u32,
+    /// Where to write what was taken and settled.
+    pub record: Option<PathBuf>,
+    /// What to play at given times.
+    pub script: Option<Script>,
+    /// Whether to print progress to standard error.
+    pub progress: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            hosts: 10,
+            interval: Interval::default(),
+            duration: None,
+            seed: 1,
+            servers: vec![Server::default()],
+            insecure: false,
+            token: None,
+            name_prefix: "sim-".to_owned(),
+            queue: DEFAULT_QUEUE,
+            connects_per_second: DEFAULT_CONNECTS_PER_SECOND,
+            record: None,
+            script: None,
+            progress: false,
+        }
+    }
+}
+
+/// Why nothing could be played.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulateError {
+    /// A server that may not be spoken to.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A token or name that cannot travel.
+    #[error("{what}: {error}")]
+    Value {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        error: String,
+    },
+    /// The record cannot be written.
+    #[error("cannot write {}: {error}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// No random bits.
+    #[error(transparent)]
+    Random(#[from] IdentityError),
+}
+
+/// What all hosts share.
+#[derive(Debug, Default)]
+struct Shared {
+    totals: Mutex<Totals>,
+    record: Option<Record>,
+}
+
+impl Shared {
+    fn totals(&self) -> std::sync::MutexGuard<'_, Totals> {
+        // Counting cannot panic half-way.
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts and records for one host.
+struct Watcher {
+    host: Arc<Host>,
+    shared: Arc<Shared>,
+    was_welcomed: bool,
+    is_connected: bool,
+}
+
+impl Observer for Watcher {
+    fn event(&mut self, event: Event) {
+        let recorded = match &self.shared.record {
+            Some(record) => record.write(self.host.id, &self.host.name, &event),
+            None => Ok(()),
+        };
+        let mut totals = self.shared.totals();
+        totals.count(&event);
+        totals.unrecorded += u64::from(recorded.is_err());
+        match event {
+            Event::Opened { .. } => {
+                totals.connected += 1;
+                totals.welcomed += u64::from(!self.was_welcomed);
+                self.was_welcomed = true;
+                self.is_connected = true;
+            }
+            Event::Closed { server, why, .. } => {
+                totals.connected -= u64::from(std::mem::take(&mut self.is_connected));
+                drop(totals);
+                tracing::debug!(host = self.host.name, server, reason = %why, "connection closed");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Plays the hosts until `shutdown` is cancelled or their time is over, then brings home what waits.
+pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summary, SimulateError> {
+    let fleet = Fleet::new(&options, shutdown)?;
+    let started = Instant::now();
+    let mut links = JoinSet::new();
+    let interval_ms = options.interval.millis();
+    let script = options.script.clone().unwrap_or_default();
+    let count = options.hosts as usize + script.len();
+    allow_open_files(count);
+    for index in 0..options.hosts.min(MAX_HOSTS) {
+        let host = Arc::new(Host::numbered(options.seed, index, &options.name_prefix, interval_ms));
+        let source = Ticking::new(host.clone(), &options, started, fleet.shutdown.clone());
+        let link = fleet.link(host, source)?;
+        links.spawn(link.run());
+    }
+    for (name, steps) in script {
+        let host = Arc::new(Host::named(options.seed, &name, interval_ms));
+        let source = Played::new(host.clone(), steps, started, fleet.shutdown.clone());
+        let link = fleet.link(host, source)?;
+        links.spawn(link.run());
+    }
+    let mut waiting = 0;
+    let mut progress = tokio::time::interval(PROGRESS);
+    progress.tick().await;
+    loop {
+        tokio::select! {
+            ended = links.join_next() => match ended {
+                Some(Ok(Ended { waiting: left, .. })) => waiting += left as u64,
+                // A link that panicked is a bug; its samples are missing from the sum, which shows.
+                Some(Err(error)) => tracing::error!(error = %error, "a simulated host failed"),
+                None => break,
+            },
+            _ = progress.tick(), if options.progress => fleet.print_progress(started, count),
+        }
+    }
+    let totals = fleet.shared.totals().clone();
+    Ok(totals.summary(count, started.elapsed(), waiting))
+}
+
+struct Fleet {
+    shared: Arc<Shared>,
+    connect: Paced,
+    settings: Settings,
+    token: Option<Text<{ vitals_wire::limits::MAX_TOKEN_BYTES }>>,
+    seed: u64,
+    shutdown: CancellationToken,
+}
+
+impl Fleet {
+    fn new(options: &Options, shutdown: CancellationToken) -> Result<Self, SimulateError> {
+        check_servers(&options.servers, options.insecure, "--server")?;
+        let record = match &options.record {
+            Some(path) => Some(
+                Record::create(path).map_err(|error| SimulateError::Record { path: path.clone(), error })?,
+            ),
+            None => None,
+        };
+        let token = options.token.as_deref().map(Text::new).transpose();
+        let token =
+            token.map_err(|error| SimulateError::Value { what: "token", error: error.to_string() })?;
+        let gate = Arc::new(Gate::new(options.connects_per_second));
+        let caps = Caps { entries: options.queue.max(1), bytes: Caps::CLIENT.bytes };
+        let interval = options.interval.duration();
+        Ok(Self {
+            shared: Arc::new(Shared { totals: Mutex::default(), record }),
+            connect: Paced::new(&options.servers, options.insecure, gate),
+            settings: Settings { servers: options.servers.len(), interval, caps, seed: 0 },
+            token,
+            seed: options.seed,
+            shutdown,
+        })
+    }
+
+    fn link<S>(&self, host: Arc<Host>, source: S) -> Result<Link<Paced, S, Watcher>, SimulateError> {
+        let value = |what| {
+            move |error: vitals_wire::bounded::TooLong| SimulateError::Value {
+                what,
+                error: error.to_string(),
+            }
+        };
+        let interval_ms = u32::try_from(self.settings.interval.as_millis()).unwrap_or(u32::MAX);
+        let hello = Hello {
+            protocol: PROTOCOL_VERSION,
+            client_version: Text::cut(env!("CARGO_PKG_VERSION")),
+            host: host.id,
+            run: RunId(random()?),
+            secret: host.secret.clone(),
+            token: self.token.clone(),
+            name: Text::new(host.name.as_str()).map_err(value("name"))?,
+            labels: List::empty(),
+            facts: host.facts(),
+            interval_ms,
+            shortest_interval_ms: interval_ms,
+        };
+        let seed = self.seed ^ crate::queue::content_hash(&host.id.0);
+        let settings = Settings { seed, ..self.settings.clone() };
+        let is_flapping = host.character == Character::Flapping;
+        let shared = self.shared.clone();
+        Ok(Link {
+            protocol: Protocol::new(settings, hello, Instant::now()),
+            connect: self.connect.for_host(is_flapping),
+            source,
+            observer: Watcher { host, shared, was_welcomed: false, is_connected: false },
+        })
+    }
+
+    fn print_progress(&self, started: Instant, hosts: usize) {
+        let totals = self.shared.totals();
+        let dropped: u64 = totals.dropped.values().sum();
+        eprintln!(
+            "{:>5} s  {} of {hosts} hosts connected, {} samples taken, {} settled, {} waiting, {dropped} dropped, {} reconnects",
+            started.elapsed().as_secs(),
+            totals.connected,
+            totals.taken,
+            totals.settled,
+            totals.taken.saturating_sub(totals.settled + dropped),
+            totals.opened.saturating_sub(totals.welcomed),
+        );
+    }
+}
+
+/// Each connection is an open file: raises the limit where that is allowed, and says so where it is not.
+fn allow_open_files(hosts: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let wanted = hosts as u64 + OTHER_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let maximum = limit.maximum.map(|maximum| maximum.max(wanted));
+    if setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum }).is_ok() {
+        return;
+    }
+    // Only root raises the hard limit; as far as it goes is allowed to all.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if now < wanted {
+        tracing::warn!(
+            limit = now,
+            wanted,
+            "the limit of open files is too low for all hosts to connect at once; raise it with ulimit -n"
+        );
+    }
+}
+
+#[cfg(test)]
+#[path = "simulate_tests.rs"]
+mod tests;
