@@ -157,6 +157,9 @@ fn a_host_name_of_a_megabyte_is_too_long_and_too_large_for_a_stranger() {
         client_says(&body),
         Err(CodecError::TooLong("invalid length 1000000, expected at most 255 bytes of text".to_owned()))
     );
+    assert!(client_says(&hello_named(&[b'n'; MAX_HOST_NAME_BYTES])).is_ok());
+    let one_over = client_says(&hello_named(&[b'n'; MAX_HOST_NAME_BYTES + 1]));
+    assert!(matches!(one_over, Err(CodecError::TooLong(_))));
     let stranger = codec_error(ServerCodec::for_strangers().decode(&mut framed(&body)));
     assert_eq!(stranger, CodecError::FrameTooLarge { len: body.len(), max: MAX_HELLO_FRAME_BYTES });
 }

@@ -8,7 +8,7 @@
 //! - [`codec`]: messages to bytes and back, and frames on a connection.
 //! - [`log`]: frames that wait on disk: the client's spool and the server's journal; [`record`] is what the journal holds.
 //! - [`mapping`]: the one place that gives a reading its measurements, tags and fields, which are Telegraf's.
-//! - [`line`]: line protocol of it.
+//! - [`line`](mod@line): line protocol of it.
 
 // Support files of the tests name this crate as everybody else does.
 #[cfg(test)]
