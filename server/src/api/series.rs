@@ -12,7 +12,7 @@ use super::hosts::find;
 use super::{Shared, time};
 use crate::clock;
 use crate::field::FieldSelector;
-use crate::store::Value;
+use crate::store::{StoreError, Value};
 
 /// The range where none is asked for.
 const DEFAULT_RANGE_MS: i64 = 3_600_000;
@@ -106,15 +106,13 @@ pub async fn series(
         return Err(Problem::bad_request("from must be before to"));
     }
     let (store, id) = (shared.store.clone(), host.id);
-    let found = tokio::task::spawn_blocking(move || store.series(id, &field, from_ms, to_ms, MAX_POINTS + 1))
+    let found = tokio::task::spawn_blocking(move || store.series(id, &field, from_ms, to_ms, MAX_POINTS))
         .await
         .map_err(|error| Problem::unavailable(error.to_string()))?
-        .map_err(|error| Problem::unavailable(error.to_string()))?;
-    if found.iter().map(|series| series.points.len()).sum::<usize>() > MAX_POINTS {
-        return Err(Problem::bad_request(format!(
-            "more than {MAX_POINTS} points: ask for a shorter range, or name tags"
-        )));
-    }
+        .map_err(|error| match error {
+            StoreError::TooManyPoints { .. } => Problem::bad_request(error.to_string()),
+            error => Problem::unavailable(error.to_string()),
+        })?;
     let series = found.into_iter().map(|series| OneSeries {
         measurement: series.measurement,
         field: series.field,
