@@ -1,0 +1,71 @@
+//! What the real client says it sends is what a real InfluxDB gives back, read with Flux and with InfluxQL, field by field
+//! and floats to the bit.
+
+#[path = "influx/readings.rs"]
+mod readings;
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use readings::{Stored, StoredField, from_flux, from_influxql};
+use support::client::Client;
+use support::influxd::{BUCKET, Influxd, ORG};
+use support::server::{Server, wait_for};
+
+/// A name and labels that need every escape there is but a backslash, which line protocol cannot say at every place.
+const NAME: &str = "tee host, a=b \"c\" 数";
+const LABELS: &str = "env=prod,rack=row 7";
+
+fn of_hosts(fields: BTreeSet<StoredField>) -> BTreeSet<StoredField> {
+    fields
+        .into_iter()
+        .filter(|field| !matches!(&*field.measurement, "vitals_server" | "vitals_event"))
+        .collect()
+}
+
+fn assert_same(how: &str, found: &BTreeSet<StoredField>, wanted: &BTreeSet<StoredField>) {
+    let missing: Vec<_> = wanted.difference(found).take(3).collect();
+    let more: Vec<_> = found.difference(wanted).take(3).collect();
+    assert!(missing.is_empty() && more.is_empty(), "{how}: missing {missing:#?}, too much {more:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_client_sends_is_what_influxdb_gives_back() {
+    let influxd = Influxd::start().await;
+    influxd.create_bucket("tee", None).await;
+    let dir = tempfile::tempdir().unwrap();
+    let url = influxd.url();
+    let token = influxd.token();
+    let env = [
+        ("VITALS_INFLUX_URL", &*url),
+        ("VITALS_INFLUX_ORG", ORG),
+        ("VITALS_INFLUX_BUCKET", BUCKET),
+        ("VITALS_INFLUX_TOKEN", token.reveal()),
+    ];
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let mut server = Server::start_at(&dir.path().join("server"), loopback, loopback, &[], &env);
+    let tee = dir.path().join("tee.lp");
+    let more = ["--interval", "1s", "--labels", LABELS, "--tee", tee.to_str().unwrap()];
+    let mut client = Client::run(server.clients, &dir.path().join("client"), NAME, &more);
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert!(client.stop().success());
+    wait_for("InfluxDB to have all of it", Duration::from_secs(60), || {
+        (server.metric("vitals_influx_lag_bytes") == 0.0).then_some(())
+    });
+    assert!(server.stop().success());
+
+    // The same InfluxDB reads what was said to be sent.
+    let (status, answer) = influxd.write("tee", std::fs::read_to_string(&tee).unwrap()).await;
+    assert_eq!(status, 204, "{answer}");
+    let wanted = from_flux(influxd.everything("tee").await);
+    let times: BTreeSet<i64> = wanted.iter().map(|field| field.ns).collect();
+    assert!(times.len() >= 7 && wanted.len() > 7 * 50, "{} samples, {} fields", times.len(), wanted.len());
+    assert!(wanted.iter().all(|field| field.tags["host"] == NAME && field.tags["rack"] == "row 7"));
+    assert!(wanted.iter().any(|field| matches!(field.value, Stored::Float(_))));
+
+    assert_same("Flux", &of_hosts(from_flux(influxd.everything(BUCKET).await)), &wanted);
+    let results = influxd.influxql(BUCKET, "select * from /.*/ group by *").await;
+    assert_same("InfluxQL", &of_hosts(from_influxql(&results, &wanted)), &wanted);
+    println!("{} samples with {} fields read back from {url}", times.len(), wanted.len());
+}
