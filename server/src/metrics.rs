@@ -132,7 +132,7 @@ pub struct Metrics {
     pub store_lag_bytes: Gauge,
     /// Bytes of the journal that InfluxDB has not.
     pub influx_lag_bytes: Gauge,
-    /// Age in ms of the oldest sample that InfluxDB has not.
+    /// How long ago in ms the oldest batch came in that InfluxDB has not.
     pub influx_lag_ms: Gauge,
     /// Lines that InfluxDB took.
     pub influx_lines: Counter,
