@@ -130,13 +130,15 @@ pub struct Metrics {
     pub batch_commit: Histogram,
     /// Commits of the journal that failed.
     pub journal_errors: Counter,
+    /// Stretches of the journal that could not be read and were skipped; each reader counts them for itself.
+    pub journal_damaged: Counter,
     /// Bytes of the journal on disk.
     pub journal_bytes: Gauge,
     /// Bytes of the journal that the store has not passed.
     pub store_lag_bytes: Gauge,
     /// Bytes of the journal that InfluxDB has not.
     pub influx_lag_bytes: Gauge,
-    /// Age in ms of the oldest sample that InfluxDB has not.
+    /// How long ago in ms the oldest batch came in that InfluxDB has not.
     pub influx_lag_ms: Gauge,
     /// Lines that InfluxDB took.
     pub influx_lines: Counter,
@@ -182,6 +184,7 @@ impl Metrics {
             samples_duplicate: Counter::default(),
             batch_commit: Histogram::default(),
             journal_errors: Counter::default(),
+            journal_damaged: Counter::default(),
             journal_bytes: Gauge::default(),
             store_lag_bytes: Gauge::default(),
             influx_lag_bytes: Gauge::default(),

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 204 | | the lines are written |
 //! | 400 in InfluxDB's own form | `rejected` | the lines are split until the bad one stands alone: see [`super::delivery`] |
-//! | 422 in InfluxDB's own form | `rejected` | the good lines are stored; the others are counted as dropped, never sent again |
+//! | 422 in InfluxDB's own form | `rejected` | the good lines are stored; split a little to find the others, which are counted as dropped |
 //! | 413 | `too_large` | halved; later requests are no larger |
 //! | 401, 403 | `unauthorized` | kept, tried again slowly; the operator is told to look at the token |
 //! | 404 in InfluxDB's own form | `not_found` | kept, tried again slowly; the operator is told to create or correct the bucket |
@@ -16,7 +16,8 @@
 //! | all else: 200 and other 2xx, HTML, a stranger's 400 | `unexpected` | kept, tried again slowly |
 //!
 //! Every InfluxDB (1.8, 2, 3) answers a write with 204, so a 200 comes from something that is not one, such as a login
-//! page. InfluxDB's own form is a JSON object with a `message` (2) or an `error` (1.8, 3). A 500 after a full disk
+//! page. A 422 names and counts one cause only: where lines that are too old and lines of a conflicting type come
+//! together, or lines of several shards, `dropped=N` is less than what was lost, which is why it is split too. InfluxDB's own form is a JSON object with a `message` (2) or an `error` (1.8, 3). A 500 after a full disk
 //! comes with lines that can be queried and are forgotten at a restart, which is why nothing but 204 counts.
 
 use std::time::Duration;
@@ -91,7 +92,7 @@ impl Reason {
 pub enum Action {
     /// The lines are written.
     Written,
-    /// So many of the lines will never be stored, the others are; `None` where InfluxDB did not say how many.
+    /// So many of the lines, or more, will never be stored, the others are; `None` where InfluxDB did not say.
     Partly(Option<usize>),
     /// Nothing is stored because of a bad line somewhere in it.
     Split,

@@ -9,6 +9,10 @@
 //! request of the same batch was taken. Otherwise, or when [`MAX_SUSPECTS`] lines in a row were refused and none taken,
 //! what answers refuses everything, and the whole batch is kept and tried again slowly.
 //!
+//! After a 422 the good lines are stored already and are sent again, which is harmless, to find the others: down to
+//! single lines, but with at most [`MAX_CONFLICT_SPLITS`] cuts a batch. A conflict that concerns every host would else
+//! multiply the requests; beyond it InfluxDB's own count is taken.
+//!
 //! **The gate.** After a failure that is not the lines' fault nothing is sent until a wait is over, and then a single
 //! request to see: `backoff_min` doubled with each failure up to `backoff_max`, of which a random share is waited (full
 //! jitter), `Retry-After` if it is longer, or `slow_retry` where a person has to do something first. An answer that
@@ -24,6 +28,8 @@ use super::answer::{self, Action, Answer, Reason};
 
 /// Single lines of one batch refused without anything of it taken after which the batch is kept instead.
 pub const MAX_SUSPECTS: usize = 16;
+/// Cuts of a batch in search of lines of a wrong type or too old. One such line among 5,000 takes 13.
+pub const MAX_CONFLICT_SPLITS: usize = 32;
 /// A 413 never makes later requests smaller than this many lines: one odd answer must not bring the writer to a crawl.
 const MIN_CAP_LINES: usize = 100;
 
@@ -146,6 +152,7 @@ struct Batch {
     /// Whether anything of it was taken since it was last begun.
     accepted: bool,
     suspects: Vec<Suspect>,
+    conflict_splits: usize,
 }
 
 impl Batch {
@@ -158,17 +165,22 @@ impl Batch {
         self.todo = vec![self.whole.clone()];
         self.suspects.clear();
         self.accepted = false;
+        self.conflict_splits = 0;
     }
 
     /// Cuts a refused piece in two, or keeps its only line in mind.
     fn refuse(&mut self, piece: Piece, reason: &'static str, words: String) {
         if piece.lines > 1 {
-            let half = piece.lines / 2;
-            let (first, second) = piece.split(half);
-            self.todo.extend([second, first]);
+            self.halve(piece);
         } else {
             self.suspects.push(Suspect { line: piece.body, reason, words });
         }
+    }
+
+    fn halve(&mut self, piece: Piece) {
+        let half = piece.lines / 2;
+        let (first, second) = piece.split(half);
+        self.todo.extend([second, first]);
     }
 
     /// Whether the suspects may be dropped (`true`), must be kept (`false`), or nothing is known yet.
@@ -252,6 +264,7 @@ impl Delivery {
             flying: false,
             accepted: false,
             suspects: Vec::new(),
+            conflict_splits: 0,
         });
     }
 
@@ -303,17 +316,22 @@ impl Delivery {
                 batch.accepted = true;
             }
             Action::Partly(said) => {
-                // Where InfluxDB does not say how many, all may be lost and are counted so.
-                let gone = said.unwrap_or(lines).min(lines);
-                outcome.taken = lines - gone;
                 outcome.error = Some(Reason::Rejected);
-                outcome.dropped.push(Dropped {
-                    reason: "type_conflict_or_too_old",
-                    lines: gone,
-                    words: verdict.words.clone(),
-                    line: (lines == 1).then_some(piece.body),
-                });
-                batch.accepted = true;
+                // Where InfluxDB does not say how many, all may be lost and are counted so.
+                let gone = said.unwrap_or(lines).clamp(1, lines);
+                batch.accepted |= gone < lines;
+                if gone < lines && batch.conflict_splits < MAX_CONFLICT_SPLITS {
+                    batch.conflict_splits += 1;
+                    batch.halve(piece);
+                } else {
+                    outcome.taken = lines - gone;
+                    outcome.dropped.push(Dropped {
+                        reason: "type_conflict_or_too_old",
+                        lines: gone,
+                        words: verdict.words.clone(),
+                        line: (lines == 1).then_some(piece.body),
+                    });
+                }
             }
             Action::Split => {
                 outcome.error = Some(Reason::Rejected);

@@ -140,15 +140,52 @@ fn answers_to_requests_from_before_the_failure_do_not_move_the_gate() {
     assert_eq!(wait(&mut delivery, now), Duration::from_millis(500));
 }
 
+/// What InfluxDB says to lines of which some are of a wrong type.
+fn conflict(dropped: usize) -> Answer {
+    http(422, &format!(r#"{{"code":"x","message":"partial write: field type conflict dropped={dropped}"}}"#))
+}
+
+/// Answers until the batch is settled, as an InfluxDB that cannot take the numbers for which `is_bad`.
+fn play_conflicts(
+    delivery: &mut Delivery,
+    now: Instant,
+    is_bad: impl Fn(usize) -> bool,
+) -> (usize, Vec<Dropped>, usize) {
+    let (mut taken, mut dropped, mut requests) = (0, vec![], 0);
+    while delivery.settle().is_none() {
+        let job = send(delivery, now);
+        requests += 1;
+        let text = std::str::from_utf8(&job.body).unwrap();
+        let bad = text.lines().filter(|line| is_bad(line[4..].parse().unwrap())).count();
+        let answer = if bad == 0 { ok() } else { conflict(bad) };
+        let outcome = delivery.answered(job, &answer, now, 0.5);
+        assert_eq!(outcome.change, None);
+        taken += outcome.taken;
+        dropped.extend(outcome.dropped);
+    }
+    (taken, dropped, requests)
+}
+
 #[test]
-fn a_partial_write_is_never_sent_again_and_counted_as_influxdb_says() {
-    let (mut delivery, now) = one_batch(10);
-    let job = send(&mut delivery, now);
-    let conflict = http(422, r#"{"code":"x","message":"partial write: field type conflict dropped=3"}"#);
-    let outcome = delivery.answered(job, &conflict, now, 0.5);
-    assert_eq!(outcome.taken, 7);
-    assert_eq!((outcome.dropped[0].reason, outcome.dropped[0].lines), ("type_conflict_or_too_old", 3));
-    assert_eq!(delivery.settle(), Some(at(1)));
+fn a_line_of_a_wrong_type_is_found_and_the_others_are_written() {
+    let mut delivery = Delivery::new(Limits { max_lines: 1_000, ..LIMITS });
+    delivery.offer(lines(0, 1_000), 1_000, at(1), 0);
+    let (taken, dropped, requests) = play_conflicts(&mut delivery, Instant::now(), |n| n == 617);
+    assert_eq!(taken, 999);
+    assert_eq!(dropped.len(), 1);
+    assert_eq!(dropped[0].line.as_deref(), Some(&b"m v=617\n"[..]));
+    assert!(requests <= 21, "{requests}");
+}
+
+#[test]
+fn a_conflict_that_concerns_everybody_is_counted_without_a_flood_of_requests() {
+    let mut delivery = Delivery::new(Limits { max_lines: 5_000, ..LIMITS });
+    delivery.offer(lines(0, 5_000), 5_000, at(1), 0);
+    let (taken, dropped, requests) = play_conflicts(&mut delivery, Instant::now(), |n| n % 23 == 0);
+    assert_eq!(taken + dropped.iter().map(|dropped| dropped.lines).sum::<usize>(), 5_000);
+    assert_eq!(taken, 5_000 - 5_000usize.div_ceil(23));
+    assert!(requests <= 2 * MAX_CONFLICT_SPLITS + 1, "{requests}");
+    assert!(dropped.iter().all(|dropped| dropped.reason == "type_conflict_or_too_old"));
 }
 
 #[test]
@@ -157,6 +194,7 @@ fn a_partial_write_of_unknown_extent_counts_every_line() {
     let job = send(&mut delivery, now);
     let outcome = delivery.answered(job, &http(422, r#"{"code":"x","message":"?"}"#), now, 0.5);
     assert_eq!((outcome.taken, outcome.dropped[0].lines), (0, 10));
+    assert_eq!(delivery.settle(), Some(at(1)));
 }
 
 #[test]

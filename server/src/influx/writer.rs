@@ -23,6 +23,8 @@ use crate::metrics::Metrics;
 const TICK: Duration = Duration::from_secs(1);
 /// Pause after the journal could not be read.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+/// Dropped lines that are logged within a minute; the rest of them as a count.
+const MAX_DROPS_LOGGED: u32 = 20;
 /// Time at shutdown in which what is left is still written. The rest stays in the journal.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -83,6 +85,44 @@ enum Reading {
 struct Troubles {
     journal: bool,
     cursor: bool,
+    drops: Drops,
+}
+
+/// Keeps a conflict that concerns every host from filling the log.
+#[derive(Default)]
+struct Drops {
+    since: Option<Instant>,
+    logged: u32,
+    unlogged: usize,
+}
+
+impl Drops {
+    fn log(&mut self, dropped: &Dropped) {
+        if self.logged >= MAX_DROPS_LOGGED {
+            self.unlogged += dropped.lines;
+            return;
+        }
+        self.since.get_or_insert_with(Instant::now);
+        self.logged += 1;
+        let line = dropped.line.as_deref().map(String::from_utf8_lossy);
+        tracing::warn!(
+            reason = dropped.reason,
+            lines = dropped.lines,
+            line = line.as_deref().map_or("unknown", str::trim_end),
+            error = dropped.words,
+            "influxdb will never take these lines"
+        );
+    }
+
+    /// Begins the next minute when this one is over.
+    fn tick(&mut self, now: Instant) {
+        if self.since.is_some_and(|since| now >= since + Duration::from_secs(60)) {
+            if self.unlogged > 0 {
+                tracing::warn!(lines = self.unlogged, "influxdb did not take more lines than were logged");
+            }
+            *self = Self::default();
+        }
+    }
 }
 
 struct Writer {
@@ -285,16 +325,9 @@ impl Writer {
             Some(reason) => self.metrics.influx_errors.add(reason.word(), 1),
         }
         self.metrics.influx_lines.add(taken as u64);
-        for Dropped { reason, lines, words, line } in dropped {
-            self.metrics.influx_dropped.add(reason, lines as u64);
-            let line = line.map(|line| String::from_utf8_lossy(&line).trim_end().to_owned());
-            tracing::warn!(
-                reason,
-                lines,
-                line = line.as_deref().unwrap_or("unknown"),
-                error = words,
-                "influxdb will never take these lines"
-            );
+        for dropped in &dropped {
+            self.metrics.influx_dropped.add(dropped.reason, dropped.lines as u64);
+            self.troubles.drops.log(dropped);
         }
         let url = self.options.url.as_str();
         match change {
@@ -329,7 +362,9 @@ impl Writer {
 
     /// Writes the cursor, tells the journal, measures the lag.
     async fn tick(&mut self) {
-        self.tick_at = Instant::now() + TICK;
+        let now = Instant::now();
+        self.tick_at = now + TICK;
+        self.troubles.drops.tick(now);
         if self.settled != self.saved {
             let (file, settled) = (self.options.cursor_file.clone(), self.settled);
             let saving = tokio::task::spawn_blocking(move || cursor::save(&file, settled));

@@ -47,7 +47,7 @@ impl Influxd {
         // Between finding a free port and using it somebody else may take it.
         let mut tries = 0;
         loop {
-            influxd.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            influxd.port = free_port();
             tries += 1;
             match influxd.spawn().await {
                 Ok(()) => break,
@@ -232,6 +232,17 @@ impl Influxd {
 impl Drop for Influxd {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A port that nobody listens on now, below those that the system gives to outgoing connections: while InfluxDB is
+/// down, one of these could else take it, or a client that tries to reconnect be connected to itself.
+fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(15_000..30_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
