@@ -19,6 +19,8 @@ pub struct Caps {
 impl Caps {
     /// Of one host's client: about an hour and a half at 5 s, within its share of the client's memory.
     pub const CLIENT: Self = Self { entries: 1024, bytes: 1 << 20 };
+    /// Of a host that plays a script: what it says is to arrive.
+    pub const SCRIPT: Self = Self { entries: usize::MAX, bytes: 64 << 20 };
 }
 
 /// One sample that waits.

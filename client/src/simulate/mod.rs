@@ -183,13 +183,13 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
     for index in 0..options.hosts.min(MAX_HOSTS) {
         let host = Arc::new(Host::numbered(options.seed, index, &options.name_prefix, interval_ms));
         let source = Ticking::new(host.clone(), &options, started, fleet.shutdown.clone());
-        let link = fleet.link(host, source)?;
+        let link = fleet.link(host, source, fleet.settings.caps)?;
         links.spawn(link.run());
     }
     for (name, steps) in script {
         let host = Arc::new(Host::named(options.seed, &name, interval_ms));
         let source = Played::new(host.clone(), steps, started, fleet.shutdown.clone());
-        let link = fleet.link(host, source)?;
+        let link = fleet.link(host, source, Caps::SCRIPT)?;
         links.spawn(link.run());
     }
     let mut waiting = 0;
@@ -244,7 +244,12 @@ impl Fleet {
         })
     }
 
-    fn link<S>(&self, host: Arc<Host>, source: S) -> Result<Link<Paced, S, Watcher>, SimulateError> {
+    fn link<S>(
+        &self,
+        host: Arc<Host>,
+        source: S,
+        caps: Caps,
+    ) -> Result<Link<Paced, S, Watcher>, SimulateError> {
         let value = |what| {
             move |error: vitals_wire::bounded::TooLong| SimulateError::Value {
                 what,
@@ -266,7 +271,7 @@ impl Fleet {
             shortest_interval_ms: interval_ms,
         };
         let seed = self.seed ^ crate::queue::content_hash(&host.id.0);
-        let settings = Settings { seed, ..self.settings.clone() };
+        let settings = Settings { seed, caps, ..self.settings.clone() };
         let is_flapping = host.character == Character::Flapping;
         let shared = self.shared.clone();
         Ok(Link {

@@ -11,6 +11,7 @@ pub const HELP: &str = r#"A script is a file of JSON lines. Each is one sample o
   {"host":"web-1","at_s":0,"cpu":12.5}                 at_s: seconds from the start
   {"host":"web-1","at_s":5,"cpu":97,"load":8.2}
   {"host":"db-1","time_ms":1767225600000,"mem":91}     time_ms: ms since 1970; one that has passed is sent at once
+  {"host":"db-1","at_s":9,"time_ms":4102444800000}     both: sent then, with that time, right or wrong
 Values: cpu, mem, swap, disk (of /) in percent used, load (of 1, 5 and 15 minutes), temp in °C. What is not given is
 simulated. Samples of one host are taken in the order of the file. The simulation ends after the last, unless --hosts or
 --seconds say otherwise. Hosts get an id from --seed and their name."#;
@@ -39,6 +40,8 @@ pub enum At {
     AfterStart(f64),
     /// With this time; not before it has come.
     TimeMs(i64),
+    /// Seconds after the start, with this time.
+    Both(f64, i64),
 }
 
 /// One sample of a script.
@@ -91,10 +94,13 @@ fn parse_line(line: &str) -> Result<(String, Step), String> {
     let line: Line = serde_json::from_str(line).map_err(|error| error.to_string())?;
     check_host_name(&line.host).map_err(|error| error.to_string())?;
     let at = match (line.at_s, line.time_ms) {
-        (Some(seconds), None) if (0.0..=1e9).contains(&seconds) => At::AfterStart(seconds),
-        (Some(_), None) => return Err("at_s is a number of seconds of 0 or more".to_owned()),
+        (Some(seconds), _) if !(0.0..=1e9).contains(&seconds) => {
+            return Err("at_s is a number of seconds of 0 or more".to_owned());
+        }
+        (Some(seconds), None) => At::AfterStart(seconds),
         (None, Some(time_ms)) => At::TimeMs(time_ms),
-        _ => return Err("a sample needs either at_s or time_ms".to_owned()),
+        (Some(seconds), Some(time_ms)) => At::Both(seconds, time_ms),
+        (None, None) => return Err("a sample needs at_s or time_ms".to_owned()),
     };
     for (key, value, most) in [
         ("cpu", line.cpu, 100.0),
@@ -130,7 +136,7 @@ mod tests {
         let good = "{\"host\":\"a\",\"at_s\":1}\n";
         for (bad, words) in [
             ("{\"host\":\"a\",\"at_s\":1,\"cpuu\":1}", "unknown field `cpuu`"),
-            ("{\"host\":\"a\"}", "either at_s or time_ms"),
+            ("{\"host\":\"a\"}", "needs at_s or time_ms"),
             ("{\"host\":\"a\",\"at_s\":-1}", "0 or more"),
             ("{\"host\":\"a\",\"at_s\":1,\"cpu\":101}", "cpu is a number from 0 to 100"),
             ("{\"host\":\"a/b\",\"at_s\":1}", "cannot hold '/'"),

@@ -15,6 +15,9 @@ use crate::link::driver::Source;
 /// Times of a host are this far apart at least; the last digit of a ms is left to steps of the clock, as in a client.
 const LEAST_STEP_MS: i64 = 10;
 
+/// Between two samples of a script.
+const BETWEEN_STEPS: Duration = Duration::from_millis(1);
+
 fn clock_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_millis() as i64 / LEAST_STEP_MS * LEAST_STEP_MS
@@ -70,6 +73,7 @@ pub(super) struct Played {
     steps: std::vec::IntoIter<Step>,
     current: Option<Step>,
     started: Instant,
+    last: Instant,
     last_ms: i64,
     shutdown: CancellationToken,
 }
@@ -83,7 +87,7 @@ impl Played {
     ) -> Self {
         let mut steps = steps.into_iter();
         let current = steps.next();
-        Self { host, steps, current, started, last_ms: i64::MIN, shutdown }
+        Self { host, steps, current, started, last: started, last_ms: i64::MIN, shutdown }
     }
 }
 
@@ -91,23 +95,26 @@ impl Source for Played {
     async fn next(&mut self) -> Option<Sample> {
         let step = self.current.as_ref()?;
         let until = match step.at {
-            At::AfterStart(seconds) => self.started + Duration::from_secs_f64(seconds),
+            At::AfterStart(seconds) | At::Both(seconds, _) => self.started + Duration::from_secs_f64(seconds),
             At::TimeMs(time_ms) => {
                 let ahead = u64::try_from(time_ms.saturating_sub(clock_ms())).unwrap_or_default();
                 Instant::now() + Duration::from_millis(ahead)
             }
         };
+        // Steps that are all due at once still go one after the other, so that most find the connection idle.
+        let until = until.max(self.last + BETWEEN_STEPS);
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return None,
             () = sleep_until(until.into()) => {}
         }
+        self.last = Instant::now();
         let time_ms = match step.at {
             At::AfterStart(_) => {
                 self.last_ms = clock_ms().max(self.last_ms.saturating_add(LEAST_STEP_MS));
                 self.last_ms
             }
-            At::TimeMs(time_ms) => time_ms,
+            At::TimeMs(time_ms) | At::Both(_, time_ms) => time_ms,
         };
         let sample = self.host.sample(time_ms, &step.given);
         self.current = self.steps.next();

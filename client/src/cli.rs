@@ -1,0 +1,281 @@
+//! The command line.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigError, Flags, Interval, Process, Server, Token};
+use crate::simulate::{self, script};
+use crate::{logging, run};
+
+/// Something failed.
+const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+const WRONG_USE: u8 = 2;
+
+/// Samples this host's vital signs and sends them to a Vitals server.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vitals-client",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  vitals-client sample                        show what would be sent, and send nothing
+  vitals-client run                           sample each 5 s, send to 127.0.0.1:7400
+  vitals-client run --server 10.0.0.5 --insecure --label env=prod
+  vitals-client check-config                  show what is configured, and where
+  vitals-client simulate --hosts 50           play 50 hosts
+
+Values come from the configuration file, then the environment (VITALS_…), then the command line.
+Exit codes: 0 done, 1 failed, 2 wrong use or wrong configuration."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Sample this host and send the samples until stopped.
+    #[command(after_help = "Examples:
+  vitals-client run
+  vitals-client run --server vitals-1.internal,vitals-2.internal:7400 --insecure
+  VITALS_INTERVAL=1s vitals-client run --tee sent.lp
+
+SIGTERM and SIGINT bring home what waits, within 8 s, and end; a second one ends at once.")]
+    Run {
+        #[command(flatten)]
+        flags: Box<Flags>,
+        /// Append each reading to this file when it is sent, as line protocol.
+        #[arg(long, value_name = "FILE")]
+        tee: Option<PathBuf>,
+    },
+    /// Take one reading of this host, print it and exit.
+    #[command(after_help = "Examples:
+  vitals-client sample
+  vitals-client sample --format json | jq .
+  vitals-client sample --format influx")]
+    Sample {
+        #[command(flatten)]
+        flags: Box<Flags>,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        format: SampleFormat,
+    },
+    /// Check the configuration and print what is in force; secrets are masked.
+    #[command(after_help = "Example:
+  vitals-client check-config --config client.toml")]
+    CheckConfig {
+        #[command(flatten)]
+        flags: Box<Flags>,
+    },
+    /// Play hosts that are not there over the real protocol.
+    #[command(after_help = format!("Examples:
+  vitals-client simulate --hosts 200 --interval 1s --seconds 60
+  vitals-client simulate --hosts 10000 --seed 7 --record taken.jsonl
+  vitals-client simulate --script fire.jsonl
+
+The same seed plays the same hosts, ids included. The second host is busy, the third has a filling disk, the fourth a
+bad connection. A record has a line of JSON for each sample taken, settled and dropped, with a hash of its content.
+
+{}", script::HELP))]
+    Simulate(Box<SimulateFlags>),
+}
+
+/// How `sample` prints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum SampleFormat {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+    /// Line protocol.
+    Influx,
+}
+
+#[derive(Debug, clap::Args)]
+struct SimulateFlags {
+    /// How many hosts [default: 10, or none beside a script].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=i64::from(simulate::MAX_HOSTS)))]
+    hosts: Option<u32>,
+    /// Time between two samples of a host, 1s to 1h.
+    #[arg(long, value_name = "TIME", default_value_t)]
+    interval: Interval,
+    /// For how many seconds [default: until stopped, or until the script ends].
+    #[arg(long, value_name = "T")]
+    seconds: Option<u32>,
+    /// Seed of ids, secrets and figures.
+    #[arg(long, value_name = "X", default_value_t = 1)]
+    seed: u64,
+    /// Server to send to, host or host:port; again or with commas for more, tried in order [env: VITALS_SERVER]
+    /// [default: 127.0.0.1:7400].
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    server: Vec<Server>,
+    /// Send to servers beyond this machine without encryption [env: VITALS_INSECURE].
+    #[arg(long)]
+    insecure: bool,
+    /// File with the join token [env: VITALS_TOKEN_FILE, or VITALS_TOKEN with the token itself].
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// What stands before the numbers in the hosts' names.
+    #[arg(long, value_name = "TEXT", default_value = "sim-")]
+    name_prefix: String,
+    /// Samples that wait for one host at most.
+    #[arg(long, value_name = "N", default_value_t = simulate::DEFAULT_QUEUE)]
+    queue: usize,
+    /// Connections opened in a second at most, all hosts together.
+    #[arg(long, value_name = "N", default_value_t = simulate::DEFAULT_CONNECTS_PER_SECOND)]
+    connects_per_second: u32,
+    /// Write what was taken, settled and dropped to this file, as JSON lines.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Play this script; see below.
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+    /// How much is logged.
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "warn")]
+    log_level: logging::Level,
+    /// Form of the log's lines.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    log_format: logging::Format,
+}
+
+/// Runs the program; its exit code is 0, 1 or 2.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run { flags, tee } => load(*flags).and_then(|config| {
+            logging::start(config.log_level, config.log_format);
+            block_on(run::run(config, tee.as_deref()))
+        }),
+        Command::Sample { flags, format } => load(*flags).and_then(|config| {
+            logging::start(config.log_level, config.log_format);
+            sample(&config, format)
+        }),
+        Command::CheckConfig { flags } => load(*flags).map(|config| print(&config.describe())),
+        Command::Simulate(flags) => {
+            logging::start(flags.log_level, flags.log_format);
+            options(&flags).and_then(|options| block_on(play(options, flags.json)))
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vitals-client: {error:#}");
+            ExitCode::from(if error.is::<ConfigError>() || error.is::<WrongUse>() {
+                WRONG_USE
+            } else {
+                FAILED
+            })
+        }
+    }
+}
+
+/// Wrong use that clap cannot see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUse(String);
+
+fn load(flags: Flags) -> anyhow::Result<Config> {
+    Ok(Config::load(flags, &Process)?)
+}
+
+/// One thread serves all: there is little to do, and each thread costs memory.
+fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        // Names are looked up there.
+        .max_blocking_threads(4)
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()?;
+    let result = runtime.block_on(future);
+    // Whatever still blocks there, such as looking up a name, is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+fn print(text: &str) {
+    // Who closed the pipe has read enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn sample(config: &Config, format: SampleFormat) -> anyhow::Result<()> {
+    let _ = (config, format);
+    anyhow::bail!("not built yet")
+}
+
+fn options(flags: &SimulateFlags) -> anyhow::Result<simulate::Options> {
+    // The rules for these are those of the real client.
+    let around = Process;
+    let of_client = Flags {
+        config: Some("/dev/null".into()),
+        server: flags.server.clone(),
+        insecure: flags.insecure,
+        token_file: flags.token_file.clone(),
+        state_dir: Some(PathBuf::new()),
+        ..Flags::default()
+    };
+    let config = Config::load(of_client, &around)?;
+    let script = match &flags.script {
+        Some(path) => Some(script::read(path).map_err(WrongUse)?),
+        None => None,
+    };
+    Ok(simulate::Options {
+        hosts: flags.hosts.unwrap_or(if script.is_some() { 0 } else { 10 }),
+        interval: flags.interval,
+        duration: flags.seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        seed: flags.seed,
+        servers: config.servers,
+        insecure: config.insecure,
+        token: config.token.map(|token: Token| token.text().to_string()),
+        name_prefix: flags.name_prefix.clone(),
+        queue: flags.queue,
+        connects_per_second: flags.connects_per_second,
+        record: flags.record.clone(),
+        script,
+        progress: true,
+    })
+}
+
+async fn play(options: simulate::Options, json: bool) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    run::cancel_on_signals(shutdown.clone())?;
+    let summary = simulate::run(options, shutdown).await?;
+    if json {
+        print(&format!("{}\n", serde_json::to_string(&summary)?));
+    } else {
+        print(&summary.to_string());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_each_command_teaches_by_example() {
+        let mut command = Cli::command();
+        for sub in command.get_subcommands_mut() {
+            let help = sub.render_long_help().to_string();
+            assert!(
+                help.contains("Example") && help.contains(&format!("vitals-client {}", sub.get_name())),
+                "{help}"
+            );
+        }
+    }
+}
