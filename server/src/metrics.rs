@@ -126,6 +126,8 @@ pub struct Metrics {
     pub batch_commit: Histogram,
     /// Commits of the journal that failed.
     pub journal_errors: Counter,
+    /// Stretches of the journal that could not be read and were skipped; each reader counts them for itself.
+    pub journal_damaged: Counter,
     /// Bytes of the journal on disk.
     pub journal_bytes: Gauge,
     /// Bytes of the journal that the store has not passed.
@@ -175,6 +177,7 @@ impl Metrics {
             samples_duplicate: Counter::default(),
             batch_commit: Histogram::default(),
             journal_errors: Counter::default(),
+            journal_damaged: Counter::default(),
             journal_bytes: Gauge::default(),
             store_lag_bytes: Gauge::default(),
             influx_lag_bytes: Gauge::default(),

@@ -1,0 +1,326 @@
+//! The journal: the one durable log. Committing to it is what acknowledges.
+//!
+//! ```text
+//! sessions --append--> queue (bounded) --> one thread: group, write, fdatasync --> commits resolve
+//!                                                |
+//!                                                v
+//!                      readers (store, influx): committed records, each from a place of its own
+//! ```
+//!
+//! One thread owns the log's writer ([`vitals_wire::log`]). After the first record of a group it waits for others (25 ms
+//! by default), writes them all at once, waits for the disk once, and resolves their commits. A record that is not on
+//! disk is never seen by a reader, and a commit that failed leaves nothing: its sender keeps the batch and sends it
+//! again. The thread survives every error of the disk and tries again with the next group.
+//!
+//! Segments are removed when every registered reader has said that it has [`passed`](JournalReader::passed) them. When
+//! that leaves the journal at its cap, appends are refused until a reader moves.
+
+mod reader;
+mod thread;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use vitals_wire::codec::encode_record;
+use vitals_wire::log::{LogOptions, MAX_RECORD_BYTES, Position, RECORD_HEADER_BYTES, View, Writer};
+use vitals_wire::record::Record;
+
+use crate::metrics::Metrics;
+
+pub use reader::{Entry, JournalReader};
+
+/// Records that may wait for a commit: two seconds of 2,000 hosts a second.
+pub const QUEUE_RECORDS: usize = 4096;
+/// Bytes that may wait for a commit. As many again can be in the group that is being written, and once more in the
+/// writer's buffer.
+pub const QUEUE_BYTES: usize = 8 << 20;
+
+/// How the journal is kept.
+#[derive(Debug, Clone)]
+pub struct JournalOptions {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Size at which a new segment begins; at most a quarter of the cap is used.
+    pub segment_bytes: u64,
+    /// Size at which appends are refused until readers have passed the oldest segments. It can be exceeded by one
+    /// record and the headers of the segments.
+    pub cap_bytes: u64,
+    /// Time that a commit waits for others to join it.
+    pub group: Duration,
+}
+
+impl JournalOptions {
+    /// The defaults: segments of 32 MiB, a cap of 2 GiB, groups of 25 ms.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, segment_bytes: 32 << 20, cap_bytes: 2 << 30, group: Duration::from_millis(25) }
+    }
+}
+
+/// Why a record was not committed. Nothing of it stays; the sender keeps its batch and sends it again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// The queue of records that wait for a commit is full.
+    #[error("the journal's queue is full")]
+    Busy,
+    /// The journal is at its cap and the store has not passed its oldest segment.
+    #[error("the journal is full")]
+    Full,
+    /// The disk said no. It can be tried again, after a while.
+    #[error("{0}")]
+    Disk(String),
+    /// The record itself cannot be kept; trying again is no use.
+    #[error("the record cannot be kept: {0}")]
+    Unfit(String),
+    /// The journal is closed.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// A handle to the journal, cheap to clone. When the last one is dropped the journal closes by itself.
+#[derive(Debug, Clone)]
+pub struct Journal(Arc<Owner>);
+
+#[derive(Debug)]
+struct Owner(Arc<Shared>);
+
+/// Resolves when the record is on disk, or will never be.
+#[derive(Debug)]
+pub struct Commit(oneshot::Receiver<Result<(), JournalError>>);
+
+/// What handles, readers and the thread share.
+#[derive(Debug)]
+struct Shared {
+    view: View,
+    metrics: Arc<Metrics>,
+    cap_bytes: u64,
+    /// Bytes of all segments, as of the last commit or removal.
+    disk_bytes: AtomicU64,
+    queue: Mutex<Queue>,
+    /// The queue has work for the thread.
+    work: Condvar,
+    /// How far each registered reader has passed.
+    passed: Mutex<Vec<(&'static str, Position)>>,
+    /// Whether the thread has ended.
+    ended: Mutex<bool>,
+    /// Something was committed, or the thread has ended: for threads and for tasks.
+    news: Condvar,
+    news_for_tasks: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    waiting_bytes: usize,
+    /// Bytes of the group that is being committed.
+    group_bytes: usize,
+    /// When the first of those that wait came.
+    first_at: Option<Instant>,
+    /// A reader has moved: segments may go.
+    tidy: bool,
+    /// Nothing more is taken.
+    closed: bool,
+    /// Appends are being refused because of the cap.
+    full: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    bytes: Vec<u8>,
+    done: oneshot::Sender<Result<(), JournalError>>,
+}
+
+impl Journal {
+    /// Opens the journal, cuts what a kill left unfinished, and starts its thread. The caller holds the lock of the
+    /// data directory: two journals on one directory destroy each other.
+    ///
+    /// # Errors
+    /// `Disk`, naming the file: the directory cannot be read or written, or a newer version wrote it.
+    pub fn open(options: JournalOptions, metrics: Arc<Metrics>) -> Result<Journal, JournalError> {
+        let JournalOptions { dir, segment_bytes, cap_bytes, group } = options;
+        // With fewer segments than a few, passing the oldest would free too little.
+        let segment_bytes = segment_bytes.min(cap_bytes / 4);
+        let (writer, opened) =
+            Writer::open(LogOptions { dir, segment_bytes }).map_err(|error| disk_error(&error))?;
+        let view = writer.view().clone();
+        tracing::info!(
+            bytes = view.bytes(),
+            segments = view.segments().len(),
+            end = %view.end(),
+            "journal opened"
+        );
+        if opened.cut_bytes > 0 {
+            tracing::info!(bytes = opened.cut_bytes, "cut an unfinished commit off the journal");
+        }
+        let disk_bytes = view.bytes();
+        metrics.journal_bytes.set(disk_bytes);
+        let shared = Arc::new(Shared {
+            view,
+            metrics,
+            cap_bytes,
+            disk_bytes: AtomicU64::new(disk_bytes),
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            passed: Mutex::default(),
+            ended: Mutex::new(false),
+            news: Condvar::new(),
+            news_for_tasks: watch::Sender::new(false),
+        });
+        thread::start(writer, shared.clone(), group)
+            .map_err(|error| JournalError::Disk(format!("cannot start the journal's thread: {error}")))?;
+        Ok(Journal(Arc::new(Owner(shared))))
+    }
+
+    /// Hands over a record without waiting. The returned `Commit` is awaited for the outcome.
+    ///
+    /// # Errors
+    /// `Busy`, `Full`, `Unfit` and `Closed`: nothing was taken.
+    pub fn append(&self, record: &Record) -> Result<Commit, JournalError> {
+        let shared = &self.0.0;
+        if shared.disk_bytes.load(Relaxed) >= shared.cap_bytes {
+            // Without encoding it first: what is refused should cost little.
+            return Err(shared.refuse_full(&mut shared.queue()));
+        }
+        let bytes = encode_record(record).map_err(|error| JournalError::Unfit(error.to_string()))?;
+        if bytes.len() > MAX_RECORD_BYTES {
+            return Err(JournalError::Unfit(format!("{} bytes", bytes.len())));
+        }
+        let (done, commit) = oneshot::channel();
+        let mut queue = shared.queue();
+        let pending = (queue.waiting_bytes + queue.group_bytes) as u64;
+        if queue.closed {
+            return Err(JournalError::Closed);
+        }
+        if shared.disk_bytes.load(Relaxed) + pending >= shared.cap_bytes {
+            return Err(shared.refuse_full(&mut queue));
+        }
+        let taken = bytes.len() + RECORD_HEADER_BYTES;
+        let too_many = queue.waiting.len() >= QUEUE_RECORDS || queue.waiting_bytes + taken > QUEUE_BYTES;
+        if too_many {
+            return Err(JournalError::Busy);
+        }
+        let was_urgent = queue.is_urgent();
+        queue.waiting.push(Waiting { bytes, done });
+        queue.waiting_bytes += taken;
+        let first = queue.first_at.is_none();
+        if first {
+            queue.first_at = Some(Instant::now());
+        }
+        // The thread is woken once for the first, not for each that joins.
+        let wake = first || queue.is_urgent() && !was_urgent;
+        drop(queue);
+        if wake {
+            shared.work.notify_one();
+        }
+        Ok(Commit(commit))
+    }
+
+    /// Registers a reader by name from `from` on (a place that is gone, or that this journal never had, means the
+    /// oldest that is left). Segments go when every registered reader has passed them, and only when one calls `passed`:
+    /// so register all readers before the first of them does. A name stays registered when its reader is dropped;
+    /// registering it again sets its place.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn reader(&self, name: &'static str, from: Position) -> Result<JournalReader, JournalError> {
+        let reader = JournalReader::new(self.0.0.clone(), name, from);
+        let mut passed = self.0.0.passed();
+        passed.retain(|(other, _)| *other != name);
+        passed.push((name, reader.position()));
+        drop(passed);
+        Ok(reader)
+    }
+
+    /// The place after the last committed record.
+    pub fn end(&self) -> Position {
+        self.0.0.view.end()
+    }
+
+    /// Commits what waits, refuses what comes after, and ends the thread.
+    pub async fn close(&self) {
+        let shared = &self.0.0;
+        shared.close();
+        // The sender lives as long as `shared`.
+        let _ = shared.news_for_tasks.subscribe().wait_for(|ended| *ended).await;
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Commit {
+    /// Waits for the outcome. Dropping a `Commit` instead does not take its record back.
+    ///
+    /// # Errors
+    /// `Disk`: the group's commit failed. `Closed`: the journal ended before it.
+    pub async fn wait(self) -> Result<(), JournalError> {
+        self.0.await.unwrap_or(Err(JournalError::Closed))
+    }
+}
+
+impl Queue {
+    /// Whether the thread should not wait for more.
+    fn is_urgent(&self) -> bool {
+        self.closed || self.waiting.len() >= QUEUE_RECORDS / 2 || self.waiting_bytes >= QUEUE_BYTES / 2
+    }
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        lock(&self.queue)
+    }
+
+    fn passed(&self) -> MutexGuard<'_, Vec<(&'static str, Position)>> {
+        lock(&self.passed)
+    }
+
+    /// The registered reader that is farthest behind.
+    fn slowest(&self) -> Option<(&'static str, Position)> {
+        self.passed().iter().copied().min_by_key(|(_, position)| *position)
+    }
+
+    fn close(&self) {
+        self.queue().closed = true;
+        self.work.notify_one();
+    }
+
+    fn refuse_full(&self, queue: &mut Queue) -> JournalError {
+        if queue.closed {
+            return JournalError::Closed;
+        }
+        if !std::mem::replace(&mut queue.full, true) {
+            let reader = self.slowest().map(|(name, _)| name);
+            tracing::warn!(
+                bytes = self.disk_bytes.load(Relaxed),
+                reader,
+                "journal is full, appends are refused"
+            );
+        }
+        JournalError::Full
+    }
+
+    /// Tells readers that something was committed or that the thread has ended.
+    fn tell(&self, ended: bool) {
+        // Under the lock, or a thread that has just looked and is about to wait would miss it.
+        *lock(&self.ended) = ended;
+        self.news.notify_all();
+        self.news_for_tasks.send_replace(ended);
+    }
+}
+
+fn disk_error(error: &vitals_wire::log::LogError) -> JournalError {
+    JournalError::Disk(error.to_string())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No holder leaves its data half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod journal_tests;

@@ -1,0 +1,158 @@
+//! Reads the journal for the store and for InfluxDB's writer.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use vitals_wire::codec::decode_record;
+use vitals_wire::log::{Damage, Position, Reader};
+use vitals_wire::record::Record;
+
+use super::{JournalError, Shared, disk_error, lock};
+
+/// Damage is logged at once, then at most so often.
+const DAMAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A committed record, and the place after it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Where the next record begins: the cursor once this one has been dealt with.
+    pub after: Position,
+    /// The record.
+    pub record: Record,
+    /// Bytes it takes in the journal.
+    pub bytes: u64,
+}
+
+/// Reads committed records from a place on.
+#[derive(Debug)]
+pub struct JournalReader {
+    shared: Arc<Shared>,
+    name: &'static str,
+    reader: Reader,
+    news: watch::Receiver<bool>,
+    /// What of the log's damage has been counted.
+    counted: Damage,
+    unlogged: Damage,
+    logged_at: Option<Instant>,
+}
+
+impl JournalReader {
+    pub(super) fn new(shared: Arc<Shared>, name: &'static str, from: Position) -> Self {
+        let reader = shared.view.reader(from);
+        let news = shared.news_for_tasks.subscribe();
+        Self {
+            shared,
+            name,
+            reader,
+            news,
+            counted: Damage::default(),
+            unlogged: Damage::default(),
+            logged_at: None,
+        }
+    }
+
+    /// The next committed record, if there is one now. A record that cannot be read is skipped, counted and logged.
+    ///
+    /// What was just committed comes from memory; what has waited long is read from the disk, which can take its time.
+    ///
+    /// # Errors
+    /// `Disk`: the same place is tried again by the next call. Wait a second or so before it: what a device cannot read
+    /// eight times in a row is taken for damaged and skipped.
+    pub fn try_next(&mut self) -> Result<Option<Entry>, JournalError> {
+        loop {
+            let next = match self.reader.next_entry() {
+                Ok(Some(entry)) => Ok(Some((entry.after, entry.bytes(), decode_record(entry.payload)))),
+                Ok(None) => Ok(None),
+                Err(error) => Err(disk_error(&error)),
+            };
+            let damage = self.reader.damage();
+            if damage != self.counted {
+                let stretches = damage.stretches - self.counted.stretches;
+                let bytes = damage.bytes - self.counted.bytes;
+                self.counted = damage;
+                self.note(Damage { stretches, bytes }, "damaged");
+            }
+            match next? {
+                None => return Ok(None),
+                Some((after, bytes, Ok(record))) => return Ok(Some(Entry { after, record, bytes })),
+                Some((_, bytes, Err(error))) => {
+                    self.note(Damage { stretches: 1, bytes }, &error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Waits until there may be one, at most `timeout`; false when the journal was closed and all is read.
+    pub fn wait_blocking(&self, timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
+        let mut ended = lock(&self.shared.ended);
+        loop {
+            if self.may_have_next() {
+                return true;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if *ended || left.is_zero() {
+                return !*ended;
+            }
+            ended = self.shared.news.wait_timeout(ended, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The same for tasks.
+    pub async fn wait(&mut self, timeout: Duration) -> bool {
+        let wait = async {
+            loop {
+                let ended = *self.news.borrow_and_update();
+                // Looked at after the news: what comes now makes new ones.
+                if self.reader.position() < self.shared.view.end() {
+                    return true;
+                }
+                if ended || self.news.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(timeout, wait).await.unwrap_or(true)
+    }
+
+    /// Everything before `position` is no longer needed by this reader, durably so: segments may go.
+    pub fn passed(&self, position: Position) {
+        let mut passed = self.shared.passed();
+        let Some((_, known)) = passed.iter_mut().find(|(name, _)| *name == self.name) else { return };
+        if position <= *known {
+            return;
+        }
+        *known = position;
+        drop(passed);
+        self.shared.queue().tidy = true;
+        self.shared.work.notify_one();
+    }
+
+    /// Where the next record begins, or will: the cursor when all that was read has been dealt with.
+    pub fn position(&self) -> Position {
+        self.reader.position()
+    }
+
+    /// Bytes between `position` and the journal's end.
+    pub fn lag_bytes(&self, position: Position) -> u64 {
+        self.shared.view.bytes_after(position)
+    }
+
+    fn may_have_next(&self) -> bool {
+        self.reader.position() < self.shared.view.end()
+    }
+
+    fn note(&mut self, damage: Damage, error: &str) {
+        self.shared.metrics.journal_damaged.add(damage.stretches);
+        self.unlogged.stretches += damage.stretches;
+        self.unlogged.bytes += damage.bytes;
+        if self.logged_at.is_some_and(|at| at.elapsed() < DAMAGE_LOG_INTERVAL) {
+            return;
+        }
+        let Damage { stretches, bytes } = std::mem::take(&mut self.unlogged);
+        let (reader, before) = (self.name, self.reader.position());
+        tracing::error!(reader, %before, stretches, bytes, error, "skipped what cannot be read of the journal");
+        self.logged_at = Some(Instant::now());
+    }
+}
