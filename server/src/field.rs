@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn selectors_are_read_with_and_without_tags_and_quotes() {
-        let table: &[(&str, &str, &str, &[(&str, &str)])] = &[
+        type Tags<'a> = &'a [(&'a str, &'a str)];
+        let table: &[(&str, &str, &str, Tags<'_>)] = &[
             ("cpu.usage_active", "cpu", "usage_active", &[]),
             (" mem.used ", "mem", "used", &[]),
             ("app.requests.count", "app.requests", "count", &[]),

@@ -79,8 +79,7 @@ impl Kind {
 
 fn scaled(float: f64, scale: f64) -> Option<i64> {
     let product = float * scale;
-    // The negation also turns away NaN.
-    if !(product.abs() < MAX_SCALED) {
+    if product.is_nan() || product.abs() >= MAX_SCALED {
         return None;
     }
     let cell = (product + 0.5f64.copysign(product)) as i64;

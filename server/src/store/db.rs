@@ -396,3 +396,35 @@ pub(super) fn events(
         })?
         .collect()
 }
+
+/// What the file holds, in bytes and blobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Pages in use.
+    pub used_bytes: u64,
+    /// Pages that are free for what comes next.
+    pub free_bytes: u64,
+    /// Merged blobs, one for each host and hour.
+    pub raw_blobs: u64,
+    /// Their bytes.
+    pub raw_bytes: u64,
+    /// Blobs that wait for a merge.
+    pub piece_blobs: u64,
+    /// Their bytes.
+    pub piece_bytes: u64,
+}
+
+/// Looks at every blob's length: seconds for a large file.
+pub(super) fn usage(connection: &Connection) -> rusqlite::Result<Usage> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let page = pragma("page_size")?;
+    let free = pragma("freelist_count")?;
+    let used = pragma("page_count")? - free;
+    let count = |blobs: Blobs| {
+        let sql = format!("SELECT count(*), ifnull(sum(length(blob)), 0) FROM {}", blobs.table());
+        connection.query_row(&sql, [], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64)))
+    };
+    let ((raw_blobs, raw_bytes), (piece_blobs, piece_bytes)) = (count(Blobs::Raw)?, count(Blobs::Pieces)?);
+    let (used_bytes, free_bytes) = ((used * page) as u64, (free * page) as u64);
+    Ok(Usage { used_bytes, free_bytes, raw_blobs, raw_bytes, piece_blobs, piece_bytes })
+}

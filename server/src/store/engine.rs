@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, TransactionBehavior};
 use tracing::{error, info, warn};
+use vitals_wire::ids::HostId;
 use vitals_wire::log::Position;
 use vitals_wire::message::DropReason;
 use vitals_wire::record::Record;
@@ -12,13 +13,14 @@ use vitals_wire::sample::Sample;
 use vitals_wire::section::Section;
 
 use super::blob::{self, BlobEncoder};
-use super::db::{self, Blobs, StoredEvent};
+use super::db::{self, Blobs, StoredEvent, Usage};
 use super::layout::Layouts;
 use super::memory::Memory;
 use super::rows::Scratch;
 use super::sweep::Sweep;
 use super::table::{Table, merge};
-use super::{Shared, StoreError, StoreOptions, read, write};
+use super::{Series, Shared, StoreError, StoreOptions, read, write};
+use crate::field::FieldSelector;
 use crate::metrics::Metrics;
 
 /// Hours that a host may have open; samples for more of them (a clock that jumps) make it be sealed early.
@@ -43,7 +45,7 @@ const HOUR_MS: i64 = 3_600_000;
 
 /// What time it is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
+pub struct Now {
     /// Rising, from any beginning.
     pub steady_ms: i64,
     /// Since 1970.
@@ -52,18 +54,18 @@ pub(super) struct Now {
 
 /// What a commit seals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seal {
+pub enum Seal {
     /// Whose turn it is, and the surplus.
     Due,
     /// All.
     All,
 }
 
-/// The store's writing half.
+/// The store without its thread and its journal: for measurements and tests. `Store` is what a server uses.
 #[derive(Debug)]
-pub(super) struct Engine {
-    pub shared: Arc<Shared>,
-    pub connection: Connection,
+pub struct Engine {
+    pub(super) shared: Arc<Shared>,
+    pub(super) connection: Connection,
     options: StoreOptions,
     metrics: Arc<Metrics>,
     layouts: Layouts,
@@ -86,7 +88,7 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Opens the file and reads what is needed of it.
-    pub(super) fn open(options: StoreOptions, metrics: Arc<Metrics>, now: Now) -> Result<Self, StoreError> {
+    pub fn open(options: StoreOptions, metrics: Arc<Metrics>, now: Now) -> Result<Self, StoreError> {
         let connection = db::open(&options.path)?;
         let loaded = db::load(&options.path, &connection)?;
         let mut memory = Memory::default();
@@ -118,7 +120,7 @@ impl Engine {
     }
 
     /// The place in the journal from which samples are wanted after a restart.
-    pub(super) fn cursor(&self) -> Position {
+    pub fn cursor(&self) -> Position {
         self.cursor
     }
 
@@ -128,7 +130,7 @@ impl Engine {
     }
 
     /// Takes a record in; `after` is the place behind it.
-    pub(super) fn ingest(&mut self, record: &Record, after: Position) {
+    pub fn ingest(&mut self, record: &Record, after: Position) {
         let first = self.position;
         self.position = after;
         let shared = self.shared.clone();
@@ -203,7 +205,7 @@ impl Engine {
 
     /// Seals what is to be sealed, in transactions that also move the cursor. A failure leaves memory as it is, to be
     /// tried again.
-    pub(super) fn commit(&mut self, now: Now, seal: Seal) -> Result<(), StoreError> {
+    pub fn commit(&mut self, now: Now, seal: Seal) -> Result<(), StoreError> {
         let hosts = read(&self.shared.memory).hosts.len();
         let (ranges, after) = self.seal_sweep.due(now.steady_ms, hosts);
         let mut targets: Vec<u32> = if seal == Seal::All || self.is_full() {
@@ -304,7 +306,7 @@ impl Engine {
     }
 
     /// Merges the pieces of the hosts whose turn it is, and deletes what is too old. What fails stays and is tried again.
-    pub(super) fn tidy(&mut self, now: Now) -> Result<(), StoreError> {
+    pub fn tidy(&mut self, now: Now) -> Result<(), StoreError> {
         let hosts = read(&self.shared.memory).hosts.len();
         let (ranges, after) = self.merge_sweep.due(now.wall_ms, hosts);
         for range in ranges {
@@ -315,7 +317,7 @@ impl Engine {
     }
 
     /// Merges the pieces of these hosts in every hour that is over.
-    pub(super) fn merge_hosts(&mut self, hosts: std::ops::Range<u32>, now: Now) -> Result<(), StoreError> {
+    pub fn merge_hosts(&mut self, hosts: std::ops::Range<u32>, now: Now) -> Result<(), StoreError> {
         if hosts.is_empty() {
             return Ok(());
         }
@@ -358,6 +360,23 @@ impl Engine {
         db::delete_below(&transaction, Blobs::Pieces, key, DELETE_ROWS)?;
         db::delete_events_before(&transaction, events_before, DELETE_ROWS)?;
         Ok(transaction.commit()?)
+    }
+
+    /// `Store::series`.
+    pub fn series(
+        &self,
+        host: HostId,
+        field: &FieldSelector,
+        from_ms: i64,
+        to_ms: i64,
+        limit: usize,
+    ) -> Result<Vec<Series>, StoreError> {
+        self.shared.series(host, field, from_ms..to_ms, limit)
+    }
+
+    /// What the file holds.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        Ok(db::usage(&self.connection)?)
     }
 
     /// Copies the write-ahead log into the file, as far as readers let it.

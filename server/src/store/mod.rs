@@ -38,7 +38,8 @@ use std::time::Duration;
 use tracing::error;
 
 pub use cell::Value;
-pub use db::StoredEvent;
+pub use db::{StoredEvent, Usage};
+pub use engine::{Engine, Now, Seal};
 pub use error::StoreError;
 pub use thread::Store;
 

@@ -23,15 +23,15 @@ impl Sweep {
 
     /// The hosts whose turn has come since, and the sweep after them. However the number of hosts grows, the next turn of
     /// a host comes at the latest a cycle after the one before.
-    pub(super) fn due(self, time_ms: i64, hosts: usize) -> (Vec<Range<usize>>, Self) {
+    pub(super) fn due(self, time_ms: i64, hosts: usize) -> ([Range<usize>; 2], Self) {
         let cycle = time_ms.div_euclid(self.cycle_ms);
         let target = self.target(time_ms, hosts);
         let next = self.next.min(hosts);
         match cycle - self.cycle {
-            0 => (vec![next..target.max(next)], Self { next: target.max(next), ..self }),
-            1 if target <= next => (vec![next..hosts, 0..target], Self { cycle, next: target, ..self }),
+            0 => ([next..target.max(next), 0..0], Self { next: target.max(next), ..self }),
+            1 if target <= next => ([next..hosts, 0..target], Self { cycle, next: target, ..self }),
             // More than a cycle since, or a clock that was set.
-            _ => (vec![0..hosts], Self { cycle, next: target, ..self }),
+            _ => ([0..hosts, 0..0], Self { cycle, next: target, ..self }),
         }
     }
 

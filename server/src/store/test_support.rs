@@ -51,7 +51,7 @@ pub fn sample(host: HostId, time_ms: i64) -> Sample {
     }
     let interfaces = (0..random.u8(0..4)).map(|number| Interface {
         name: Text::cut(&format!("eth{}", number % 3)),
-        bytes_recv: time_ms as u64 * 1000 + random.u64(0..1000),
+        bytes_recv: (time_ms as u64).wrapping_mul(1000) / 2 + random.u64(0..1000),
         bytes_sent: random.u64(..),
         packets_recv: 0,
         packets_sent: 1,
@@ -139,7 +139,7 @@ pub struct Rig {
     /// The journal; a place is the index of a record.
     pub journal: Vec<Record>,
     pub now: Now,
-    pub dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 fn place(index: usize) -> Position {
@@ -155,8 +155,14 @@ impl Rig {
             ..StoreOptions::new(dir.path().join("history.db"))
         };
         let now = Now { steady_ms: 0, wall_ms: BASE_MS };
-        let mut rig =
-            Self { engine: None, options, metrics: Arc::new(Metrics::new()), journal: Vec::new(), now, dir };
+        let mut rig = Self {
+            engine: None,
+            options,
+            metrics: Arc::new(Metrics::new()),
+            journal: Vec::new(),
+            now,
+            _dir: dir,
+        };
         rig.reopen();
         rig
     }
