@@ -147,6 +147,7 @@ launch() {
   # Descriptor 9 is the lock of start.sh: a child that kept it open would hold it for ever.
   nohup ${detach[@]+"${detach[@]}"} "$@" </dev/null >>"$LOG_DIR/$name.log" 2>&1 9>&- &
   remember "$name" $!
+  disown
 }
 
 # signal NAME SIGNAL: to that very process, if it still runs.

@@ -76,7 +76,7 @@ run_step() {
   [ $? -eq 0 ] || result=FAILED
   set -e
   took=$(duration $(($(date +%s) - began)))
-  TABLE+=("$(printf '%-11s %-7s %10s   %s' "$name" "$result" "$took" "$(told "$name" "$log")")")
+  TABLE+=("$(printf '%-7s  %-6s  %10s  %s' "$name" "$result" "$took" "$(told "$name" "$log")")")
   if [ "$result" = FAILED ]; then
     watched "$name" || cat "$log"
     table
@@ -92,9 +92,9 @@ keep() { if watched "$1"; then tee "$2"; else cat >"$2"; fi; }
 
 table() {
   say ''
-  say "step        result        took"
+  say 'step     result        took  more'
   printf '%s\n' "${TABLE[@]}"
-  [ ${#NOT_RUN[@]} -eq 0 ] || printf '%-11s not run\n' "${NOT_RUN[@]}"
+  [ ${#NOT_RUN[@]} -eq 0 ] || printf '%-7s  not run\n' "${NOT_RUN[@]}"
   say ''
 }
 
