@@ -17,7 +17,7 @@ use crate::connection::{self, Caps};
 use crate::control::{self, Answer, Request};
 use crate::data_dir::DataDir;
 use crate::influx::{self, InfluxOptions};
-use crate::journal::{Journal, JournalOptions};
+use crate::journal::{Journal, JournalOptions, JournalReader};
 use crate::live::{EVENT_QUEUE, Live};
 use crate::metrics::Metrics;
 use crate::own::{self, Own};
@@ -70,6 +70,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         metrics.clone(),
     )
     .context("the journal cannot be opened")?;
+    // Registered before the store starts to read: what one reader has passed goes unless another is known to need it.
+    let influx = influx_reader(&config, &data_dir, &journal)?;
     let (state, _state_thread) = State::open(&data_dir.path().join("state.db"))?;
     let store = Store::open(
         StoreOptions {
@@ -89,17 +91,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     // The writer ends after the sessions, so that the last that came in still leaves.
     let writers = CancellationToken::new();
     let mut parts = Parts::default();
-    if !config.influx.url.is_empty() {
-        let influx = &config.influx;
-        let cursor_file = data_dir.path().join("influx.cursor");
-        let token = influx.token.0.clone();
-        let options = InfluxOptions {
-            gzip: influx.gzip,
-            timeout: influx.timeout,
-            ..InfluxOptions::new(&influx.url, &influx.org, &influx.bucket, token, cursor_file)
-        };
-        options.check()?;
-        let reader = journal.reader("influx", influx::starting_point(&options))?;
+    if let Some((options, reader)) = influx {
         let tags_at = {
             let state = state.clone();
             Arc::new(move |host, time_ms| state.tags_at(host, time_ms))
@@ -176,6 +168,28 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     }
     info!("vitals-server has ended");
     Ok(())
+}
+
+/// The writer's options and its reader of the journal, where an InfluxDB is configured.
+fn influx_reader(
+    config: &Config,
+    data_dir: &DataDir,
+    journal: &Journal,
+) -> anyhow::Result<Option<(InfluxOptions, JournalReader)>> {
+    let influx = &config.influx;
+    if influx.url.is_empty() {
+        return Ok(None);
+    }
+    let cursor_file = data_dir.path().join("influx.cursor");
+    let token = influx.token.0.clone();
+    let options = InfluxOptions {
+        gzip: influx.gzip,
+        timeout: influx.timeout,
+        ..InfluxOptions::new(&influx.url, &influx.org, &influx.bucket, token, cursor_file)
+    };
+    options.check()?;
+    let reader = journal.reader("influx", influx::starting_point(&options))?;
+    Ok(Some((options, reader)))
 }
 
 /// The tasks beside the sessions, by name, so that one that lags at the end can be named.

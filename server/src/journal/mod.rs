@@ -233,6 +233,13 @@ impl Journal {
         Ok(reader)
     }
 
+    /// Why nothing can be committed now, if so: for people.
+    pub fn trouble(&self) -> Option<String> {
+        let shared = &self.0.0;
+        let full = shared.disk_bytes.load(Relaxed) >= shared.cap_bytes;
+        full.then(|| "full: the store has not passed its oldest part".to_owned())
+    }
+
     /// The place after the last committed record.
     pub fn end(&self) -> Position {
         self.0.0.view.end()

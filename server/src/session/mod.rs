@@ -19,14 +19,14 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::codec::{FrameError, ServerCodec};
 use vitals_wire::ids::HostId;
 use vitals_wire::limits::{MAX_ACK_BATCHES, MAX_BATCH_SAMPLES, MAX_FRAME_BYTES};
 use vitals_wire::message::{
-    Ack, ByeReason, ClientMessage, Hello, Limits, PROTOCOL_VERSION, Refusal, Refused, RefusedSample,
-    ServerMessage, Welcome,
+    Ack, ByeReason, ClientMessage, DropReason, Hello, Limits, PROTOCOL_VERSION, Refusal, Refused,
+    RefusedSample, ServerMessage, Welcome,
 };
 use vitals_wire::record::Record;
 
@@ -373,7 +373,7 @@ fn take(
         metrics.batches_deferred.add(1);
         return None;
     }
-    let settled = Settled { number: batch.number, stored: batch.samples.len(), refused: batch.refused };
+    let mut settled = Settled { number: batch.number, stored: batch.samples.len(), refused: batch.refused };
     if batch.samples.is_empty() {
         return Some(Box::pin(std::future::ready(settled)));
     }
@@ -381,25 +381,35 @@ fn take(
         Record { host: guest.id, received_ms: now_ms, backlog: batch.backlog, samples: batch.samples };
     let shared = shared.clone();
     Some(Box::pin(async move {
-        commit(&shared.journal, &record).await;
+        if let Err(error) = commit(&shared.journal, &record).await {
+            error!(host = %record.host, %error, "samples can never be kept");
+            settled.stored = 0;
+            let reason = DropReason::Unreadable;
+            settled.refused.extend(
+                record.samples.iter().map(|sample| RefusedSample { time_ms: sample.time_ms, reason }),
+            );
+        }
         shared.metrics.batch_commit.observe(arrived.elapsed());
         settled
     }))
 }
 
 /// Returns when the record is on disk, however often that takes: while the disk is full or broken, the client waits for
-/// its `Ack` and keeps what it has.
-async fn commit(journal: &Journal, record: &Record) {
+/// its `Ack` and keeps what it has. An error is final.
+async fn commit(journal: &Journal, record: &Record) -> Result<(), JournalError> {
     loop {
         let outcome = match journal.append(record) {
             Ok(commit) => commit.wait().await,
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(()) => return,
+            Ok(()) => return Ok(()),
+            Err(error @ JournalError::Unfit(_)) => return Err(error),
             // Nothing will be committed any more: never settled, and the client sends it again.
             Err(JournalError::Closed) => std::future::pending().await,
-            Err(_) => tokio::time::sleep(JOURNAL_RETRY).await,
+            Err(JournalError::Busy | JournalError::Full | JournalError::Disk(_)) => {
+                tokio::time::sleep(JOURNAL_RETRY).await;
+            }
         }
     }
 }

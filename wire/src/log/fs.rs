@@ -35,7 +35,7 @@ pub(super) trait AppendFile: fmt::Debug + Send {
 }
 
 /// A file that is read.
-pub(super) trait ReadFile: fmt::Debug + Send {
+pub(super) trait ReadFile: fmt::Debug + Send + Sync {
     /// Reads some bytes at `offset`; none at the end of the file.
     fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
 }
