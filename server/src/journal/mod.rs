@@ -32,7 +32,7 @@ use crate::metrics::Metrics;
 
 pub use reader::{Entry, JournalReader};
 
-/// Records that may wait for a commit: two seconds of 2,000 hosts a second.
+/// Records that may wait for a commit: two seconds' worth of 10,000 hosts at 5 s.
 pub const QUEUE_RECORDS: usize = 4096;
 /// Bytes that may wait for a commit. As many again can be in the group that is being written, and once more in the
 /// writer's buffer.
@@ -65,7 +65,7 @@ pub enum JournalError {
     /// The queue of records that wait for a commit is full.
     #[error("the journal's queue is full")]
     Busy,
-    /// The journal is at its cap and the store has not passed its oldest segment.
+    /// The journal is at its cap and a reader has not passed its oldest segment.
     #[error("the journal is full")]
     Full,
     /// The disk said no. It can be tried again, after a while.
