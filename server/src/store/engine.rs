@@ -129,6 +129,15 @@ impl Engine {
         self.position
     }
 
+    /// Samples are taken in from this place on: the cursor, or what the journal has instead of it.
+    pub(super) fn begin_at(&mut self, position: Position) {
+        if position != self.cursor {
+            warn!(cursor = %self.cursor, %position, "the journal does not reach back to history's cursor");
+        }
+        self.position = position;
+        self.cursor = position;
+    }
+
     /// Takes a record in; `after` is the place behind it.
     pub fn ingest(&mut self, record: &Record, after: Position) {
         let first = self.position;
