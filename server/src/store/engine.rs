@@ -248,10 +248,7 @@ impl Engine {
         // Readers go on; nobody else writes.
         let memory = read(&shared.memory);
         let dictionary = read(&shared.dictionary);
-        let cursor = memory
-            .oldest(|host| hosts.binary_search(&host).is_ok())
-            .unwrap_or(self.position)
-            .max(self.cursor);
+        let cursor = memory.oldest(|host| hosts.binary_search(&host).is_ok()).unwrap_or(self.position);
         let (events, columns) = (memory.events.len(), dictionary.len());
         let is_idle = hosts.is_empty()
             && cursor == self.cursor
