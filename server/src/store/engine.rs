@@ -129,6 +129,15 @@ impl Engine {
         self.position
     }
 
+    /// Samples are taken in from this place on: the cursor, or what the journal has instead of it.
+    pub(super) fn begin_at(&mut self, position: Position) {
+        if position != self.cursor {
+            warn!(cursor = %self.cursor, %position, "the journal does not reach back to history's cursor");
+        }
+        self.position = position;
+        self.cursor = position;
+    }
+
     /// Takes a record in; `after` is the place behind it.
     pub fn ingest(&mut self, record: &Record, after: Position) {
         let first = self.position;
@@ -239,10 +248,7 @@ impl Engine {
         // Readers go on; nobody else writes.
         let memory = read(&shared.memory);
         let dictionary = read(&shared.dictionary);
-        let cursor = memory
-            .oldest(|host| hosts.binary_search(&host).is_ok())
-            .unwrap_or(self.position)
-            .max(self.cursor);
+        let cursor = memory.oldest(|host| hosts.binary_search(&host).is_ok()).unwrap_or(self.position);
         let (events, columns) = (memory.events.len(), dictionary.len());
         let is_idle = hosts.is_empty()
             && cursor == self.cursor

@@ -23,6 +23,8 @@ const REQUESTS: usize = 16;
 const LOOK: Duration = Duration::from_millis(200);
 /// Records taken in before the thread looks for anything else.
 const RECORDS: usize = 256;
+/// Time before the journal is read again after a failure.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// A failure that goes on is logged again after this time.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 
@@ -50,9 +52,10 @@ impl Store {
     /// Opens the file, or makes it, and starts to read the journal from the file's cursor.
     pub fn open(options: StoreOptions, journal: &Journal, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let started = Instant::now();
-        let engine = Engine::open(options.clone(), metrics.clone(), now(started))?;
+        let mut engine = Engine::open(options.clone(), metrics.clone(), now(started))?;
         engine.log_start();
         let reader = journal.reader("store", engine.cursor())?;
+        engine.begin_at(reader.position());
         let (requests, receiver) = sync_channel(REQUESTS);
         let shared = engine.shared.clone();
         let lag_bytes = Arc::new(AtomicU64::new(reader.lag_bytes(engine.position())));
@@ -67,6 +70,7 @@ impl Store {
             last_commit: started,
             failing_since: None,
             last_logged: None,
+            last_read_logged: None,
         };
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -172,6 +176,16 @@ struct Worker {
     last_commit: Instant,
     failing_since: Option<Instant>,
     last_logged: Option<Instant>,
+    last_read_logged: Option<Instant>,
+}
+
+/// Whether to log something again that was logged last at this time.
+fn is_due(logged: &mut Option<Instant>) -> bool {
+    let is_due = logged.is_none_or(|logged| logged.elapsed() >= LOG_AGAIN);
+    if is_due {
+        *logged = Some(Instant::now());
+    }
+    is_due
 }
 
 impl Worker {
@@ -203,7 +217,7 @@ impl Worker {
                     }
                 }
                 Err(()) => {
-                    if self.answer_requests(pause.max(Duration::from_millis(10))).is_break() {
+                    if self.answer_requests(READ_AGAIN).is_break() {
                         return;
                     }
                 }
@@ -221,7 +235,9 @@ impl Worker {
                     return Ok(false);
                 }
                 Err(error) => {
-                    self.failed(&error.into());
+                    if is_due(&mut self.last_read_logged) {
+                        error!(%error, "history cannot read the journal; it is tried again");
+                    }
                     return Err(());
                 }
             }
@@ -259,8 +275,7 @@ impl Worker {
 
     fn failed(&mut self, error: &StoreError) {
         self.failing_since.get_or_insert_with(Instant::now);
-        if self.last_logged.is_none_or(|logged| logged.elapsed() >= LOG_AGAIN) {
-            self.last_logged = Some(Instant::now());
+        if is_due(&mut self.last_logged) {
             error!(%error, "history cannot be written; it waits in memory and in the journal, and is tried again");
         }
     }
@@ -304,3 +319,7 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "thread_tests.rs"]
+mod tests;
