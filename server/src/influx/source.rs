@@ -138,6 +138,11 @@ impl Source {
         self.reader.wait(timeout).await
     }
 
+    /// Where the next record begins.
+    pub fn position(&self) -> Position {
+        self.reader.position()
+    }
+
     /// Lets the journal forget what lies before `position`.
     pub fn passed(&self, position: Position) {
         self.reader.passed(position);

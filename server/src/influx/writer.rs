@@ -51,9 +51,8 @@ pub async fn run(
         backoff_max: options.backoff_max,
         slow_retry: options.slow_retry,
     };
+    let settled = reader.position();
     let source = Source::new(reader, tags_at, metrics.clone(), options.max_lines);
-    // Whether it could be read was logged where the reader was made.
-    let settled = cursor::load(&options.cursor_file).ok().flatten().unwrap_or_default();
     let mut writer = Writer {
         delivery: Delivery::new(limits),
         reading: Reading::Home(source),
@@ -397,6 +396,10 @@ impl Writer {
 
     /// Tells the journal what it need not keep for InfluxDB, and measures what InfluxDB has not.
     fn look_back(&mut self, source: &Source) {
+        if source.waiting().is_none() && self.delivery.is_empty() {
+            // Also over damaged records at the end, after which none came.
+            self.settled = source.position();
+        }
         if self.passed != self.saved {
             source.passed(self.saved);
             self.passed = self.saved;

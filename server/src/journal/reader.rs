@@ -101,14 +101,16 @@ impl JournalReader {
 
     /// The same for tasks.
     pub async fn wait(&mut self, timeout: Duration) -> bool {
-        let wait = async {
+        // Moved as a whole: borrowing its parts one by one would make a future that no task can be spawned with.
+        let this = &mut *self;
+        let wait = async move {
             loop {
-                let ended = *self.news.borrow_and_update();
+                let ended = *this.news.borrow_and_update();
                 // Looked at after the news: what comes now makes new ones.
-                if self.reader.position() < self.shared.view.end() {
+                if this.reader.position() < this.shared.view.end() {
                     return true;
                 }
-                if ended || self.news.changed().await.is_err() {
+                if ended || this.news.changed().await.is_err() {
                     return false;
                 }
             }
