@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fuzzes the decoder: runs each target in wire/fuzz for a bounded time, beginning from its corpus.
+# Fuzzes the decoder: runs the targets in wire/fuzz for a bounded time, beginning from their corpus.
 #
 # Usage: scripts/fuzz.sh [SECONDS] [TARGET...]
 #
-#   SECONDS   for each target (60, or FUZZ_SECONDS)
+#   SECONDS   for all targets together, shared evenly (60, or FUZZ_SECONDS)
 #   TARGET    only these
 #
 # What is found goes to target/fuzz-corpus and target/fuzz-artifacts; the corpus in the tree stays as it is. Needs
@@ -12,8 +12,10 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+TOOLCHAIN=()
+
 main() {
-  local seconds=${FUZZ_SECONDS:-60} targets target toolchain=()
+  local seconds=${FUZZ_SECONDS:-60} targets target
   case ${1:-} in
     -h | --help) help_of "$0" && exit 0 ;;
     '' | *[!0-9]*) ;;
@@ -28,30 +30,44 @@ main() {
   [ -f "$REPO/wire/fuzz/Cargo.toml" ] || die 'there is no wire/fuzz/Cargo.toml'
 
   if have rustup && rustup run nightly rustc --version >/dev/null 2>&1; then
-    toolchain=(+nightly)
+    TOOLCHAIN=(+nightly)
   else
     export RUSTC_BOOTSTRAP=1
   fi
   cd "$REPO/wire"
-  if [ $# -gt 0 ]; then targets=$*; else targets=$(cargo ${toolchain[@]+"${toolchain[@]}"} fuzz list); fi
-  [ -n "$targets" ] || die 'wire/fuzz has no targets'
-  for target in $targets; do
+  OUT=$(target_dir)
+  if [ $# -gt 0 ]; then targets=("$@"); else
+    # shellcheck disable=SC2207 # names without blanks
+    targets=($(cargo_fuzz list))
+  fi
+  [ ${#targets[@]} -gt 0 ] || die 'wire/fuzz has no targets'
+  for target in "${targets[@]}"; do
+    cargo_fuzz build --target-dir "$OUT/fuzz" "$target" || die "the fuzz target $target cannot be built: see above"
+  done
+  seconds=$((seconds / ${#targets[@]}))
+  [ $seconds -gt 0 ] || seconds=1
+  for target in "${targets[@]}"; do
     fuzz "$target" "$seconds"
   done
 }
 
+cargo_fuzz() {
+  local command=$1
+  shift
+  cargo ${TOOLCHAIN[@]+"${TOOLCHAIN[@]}"} fuzz "$command" "$@"
+}
+
 fuzz() {
-  local target=$1 seconds=$2 out corpus artifacts seeds
-  out=$(target_dir)
-  corpus=$out/fuzz-corpus/$target
-  artifacts=$out/fuzz-artifacts/$target
+  local target=$1 seconds=$2 corpus artifacts seeds
+  corpus=$OUT/fuzz-corpus/$target
+  artifacts=$OUT/fuzz-artifacts/$target
   seeds=$REPO/wire/fuzz/corpus/$target
   mkdir -p "$corpus" "$artifacts"
   say "Fuzzing $target for $seconds s, from $(find "$seeds" -type f 2>/dev/null | wc -l | tr -d ' ') inputs in the tree and $(find "$corpus" -type f | wc -l | tr -d ' ') found before."
   # libFuzzer writes new inputs to the first directory and reads all.
   local dirs=("$corpus")
   [ ! -d "$seeds" ] || dirs+=("$seeds")
-  cargo ${toolchain[@]+"${toolchain[@]}"} fuzz run --target-dir "$out/fuzz" "$target" "${dirs[@]}" -- \
+  cargo_fuzz run --target-dir "$OUT/fuzz" "$target" "${dirs[@]}" -- \
     -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$artifacts/" -print_final_stats=1 ||
     die "the fuzz target $target found a fault" "The input is in $artifacts; see the messages above for how to run it again."
 }

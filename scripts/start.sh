@@ -104,7 +104,8 @@ start_server() {
   say "Starting the server on $LISTEN (clients) and $HTTP_LISTEN (API)."
   [ -z "${VITALS_INFLUX_URL:-}" ] || say "It writes to InfluxDB at ${VITALS_INFLUX_URL##*@}."
   turn_log server
-  launch server "$SERVER" run --data-dir "$STATE_DIR/data/server" --listen "$LISTEN" --http-listen "$HTTP_LISTEN"
+  launch server env VITALS_DATA_DIR="$STATE_DIR/data/server" VITALS_LISTEN="$LISTEN" VITALS_HTTP_LISTEN="$HTTP_LISTEN" \
+    "$SERVER" run
   STARTED+=(server)
   printf '%s\n' "$LISTEN" "$HTTP_LISTEN" >"$RUN_DIR/addresses"
   wait_for 30 ready_or_dead || {
@@ -120,7 +121,7 @@ ready_or_dead() { stopped server || is_good "http://$(connectable "$HTTP_LISTEN"
 start_client() {
   say 'Starting the client.'
   turn_log client
-  launch client "$CLIENT" run --server "$(connectable "$LISTEN")" --data-dir "$STATE_DIR/data/client"
+  launch client env VITALS_DATA_DIR="$STATE_DIR/data/client" "$CLIENT" run --server "$(connectable "$LISTEN")"
   STARTED+=(client)
 }
 

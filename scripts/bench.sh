@@ -1,0 +1,293 @@
+#!/usr/bin/env bash
+# Measures what Vitals costs and prints each figure beside its budget. Nothing fails because it is slow.
+#
+# Usage: scripts/bench.sh [--profile NAME] [--no-build] [PART...]
+#
+#   size     size of the client's binary
+#   start    from the client's start to its first acknowledged sample
+#   client   CPU and memory of a client that samples this machine every 5 s, without walks over processes
+#   server   CPU, memory and time to acknowledge of a server that 10,000 hosts send to every 5 s, with its store and an
+#            InfluxDB that answers 204 to everything
+#   lines    a sample to line protocol
+#
+# Without PART all of them, in about 6 minutes and the time of a release build. Environment: BENCH_CLIENT_SECONDS (120),
+# BENCH_HOSTS (10000), BENCH_WARM_SECONDS (30), BENCH_SECONDS (60), BENCH_STARTS (5).
+# BENCH_SERVER_BIN, BENCH_CLIENT_BIN and BENCH_ANSWER_BIN take other programs and build nothing.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+PARTS=(size start client server lines)
+PROFILE=release
+BUILD=yes
+ROWS=()
+INTERVAL=5
+
+main() {
+  local chosen=() part
+  while [ $# -gt 0 ]; do
+    case $1 in
+      -h | --help) help_of "$0" && exit 0 ;;
+      --profile) need_value "$1" $# && PROFILE=$2 && shift ;;
+      --no-build) BUILD=no ;;
+      *)
+        case " ${PARTS[*]} " in
+          *" $1 "*) chosen+=("$1") ;;
+          *) wrong_use "there is no part $1; there are: ${PARTS[*]}" ;;
+        esac
+        ;;
+    esac
+    shift
+  done
+  [ ${#chosen[@]} -gt 0 ] || chosen=("${PARTS[@]}")
+  [ -r /proc/self/smaps_rollup ] || die 'this needs Linux with /proc/PID/smaps_rollup'
+  need_cmd jq 'Install it with the package manager, for example: apt-get install jq'
+  need_cmd curl 'Install it with the package manager, for example: apt-get install curl'
+
+  SCRATCH=$(mktemp -d)
+  trap clean_up EXIT
+  # What lib.sh keeps of processes goes to a directory of this run.
+  STATE_DIR=$SCRATCH
+  LOG_DIR=$SCRATCH/logs
+  RUN_DIR=$SCRATCH/run
+  mkdir -p "$LOG_DIR" "$RUN_DIR"
+  local name
+  for name in $(compgen -e | grep '^VITALS_' || true); do unset "$name"; done
+  find_programs
+  # Ten thousand connections are as many open files.
+  ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+
+  for part in "${chosen[@]}"; do
+    note "== $part"
+    "bench_$part"
+  done
+  table
+}
+
+clean_up() {
+  local name
+  for name in simulate client server answer; do
+    end "$name" 10 2>/dev/null || true
+  done
+  rm -rf "$SCRATCH"
+}
+
+find_programs() {
+  local dir
+  SERVER=${BENCH_SERVER_BIN:-}
+  CLIENT=${BENCH_CLIENT_BIN:-}
+  ANSWER=${BENCH_ANSWER_BIN:-}
+  [ -z "$SERVER" ] || [ -z "$CLIENT" ] || [ -z "$ANSWER" ] || return 0
+  if [ "$BUILD" = yes ]; then
+    need_cargo
+    note "Building (profile $PROFILE)."
+    (cd "$REPO" && cargo build --locked --profile "$PROFILE" -p vitals-server -p vitals-client --bins &&
+      cargo build --locked --profile "$PROFILE" -p vitals-server --example answer204) ||
+      die 'the build failed: see the messages above'
+  fi
+  dir=$(target_dir)/$(profile_dir "$PROFILE")
+  SERVER=${SERVER:-$dir/vitals-server}
+  CLIENT=${CLIENT:-$dir/vitals-client}
+  ANSWER=${ANSWER:-$dir/examples/answer204}
+  [ -x "$SERVER" ] && [ -x "$CLIENT" ] && [ -x "$ANSWER" ] && return
+  die "there is no build in $dir" 'Leave out --no-build.'
+}
+
+# --- measuring -----------------------------------------------------------------
+
+# cpu_ms PID: CPU time that the process and its threads, ended ones too, have used, in steps of 10 ms.
+cpu_ms() {
+  local stat
+  stat=$(cat "/proc/$1/stat")
+  # shellcheck disable=SC2086
+  set -- ${stat##*) }
+  echo $(((${12} + ${13}) * 1000 / $(getconf CLK_TCK)))
+}
+
+# cpu_ns PID: the same of its present threads alone, to the nanosecond.
+cpu_ns() { cat "/proc/$1"/task/*/schedstat | awk '{ n += $1 } END { printf "%d\n", n }'; }
+
+# rss_kb PID: memory that is resident, in KiB.
+rss_kb() { awk '/^Rss:/ { print $2 }' "/proc/$1/smaps_rollup"; }
+
+# calc EXPRESSION [FORMAT]
+calc() { awk "BEGIN { printf \"${2:-%.2f}\", $1 }"; }
+
+# row FIGURE MEASURED UNIT [BUDGET [AIM]]: a line of the table; the budget is an upper limit in the same unit.
+row() {
+  local verdict=''
+  if [ -n "${4:-}" ]; then
+    verdict=$(awk -v a="$2" -v b="$4" 'BEGIN { print (a == "") ? "not measured" : (a + 0 <= b + 0) ? "ok" : "OVER" }')
+  fi
+  ROWS+=("$(printf '%-58s %10s %-6s %10s  %s' "$1" "$2" "$3" "${4:-}" "$verdict")")
+  note "   $1: $2 $3"
+}
+
+table() {
+  say ''
+  printf '%-58s %10s %-6s %10s\n' figure measured '' 'at most'
+  printf '%s\n' "${ROWS[@]}" | sed 's/ *$//'
+  say ''
+  say "on $(nproc) processors ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)), Linux $(uname -r), profile $PROFILE, load $(cut -d ' ' -f 1 /proc/loadavg)"
+}
+
+# --- programs ------------------------------------------------------------------
+
+free_port() {
+  local port
+  while :; do
+    port=$((20000 + RANDOM % 10000))
+    if silent "127.0.0.1:$port"; then break; fi
+  done
+  echo "$port"
+}
+
+# start_server [ENVIRONMENT...]: sets LISTEN and API.
+start_server() {
+  LISTEN=127.0.0.1:$(free_port)
+  HTTP_LISTEN=127.0.0.1:$(free_port)
+  API=http://$HTTP_LISTEN
+  rm -rf "$SCRATCH/server"
+  launch server env "$@" VITALS_DATA_DIR="$SCRATCH/server" VITALS_LISTEN="$LISTEN" VITALS_HTTP_LISTEN="$HTTP_LISTEN" "$SERVER" run
+  wait_for 30 is_good "$API/readyz" || program_failed server
+}
+
+# start_client [ARGUMENT...]
+start_client() {
+  rm -rf "$SCRATCH/client"
+  : >"$LOG_DIR/client.log"
+  launch client env VITALS_DATA_DIR="$SCRATCH/client" VITALS_INTERVAL=${INTERVAL}s "$CLIENT" run --server "$LISTEN" "$@"
+}
+
+program_failed() {
+  last_lines "$1"
+  die "the $1 did not do what it should"
+}
+
+# --- parts ---------------------------------------------------------------------
+
+bench_size() {
+  local bytes
+  if have strip; then
+    strip -o "$SCRATCH/stripped" "$CLIENT"
+    bytes=$(wc -c <"$SCRATCH/stripped")
+  else
+    bytes=$(wc -c <"$CLIENT")
+  fi
+  row 'client: stripped binary' "$(calc "$bytes / 1e6")" MB 5
+}
+
+first_settled() { grep -q 'message="first sample settled"' "$LOG_DIR/client.log"; }
+
+bench_start() {
+  local i times=()
+  start_server
+  for ((i = 0; i < ${BENCH_STARTS:-5}; i++)); do
+    start_client
+    wait_for 20 first_settled || program_failed client
+    times+=("$(sed -n 's/.*message="first sample settled".* after_ms=\([0-9]*\).*/\1/p' "$LOG_DIR/client.log" | head -n 1)")
+    end client 10
+  done
+  end server 20
+  row "client: start to first acknowledged sample, longest of ${#times[@]}" \
+    "$(printf '%s\n' "${times[@]}" | sort -n | tail -n 1 | awk '{ printf "%.2f", $1 / 1000 }')" s 1.5
+}
+
+bench_client() {
+  local pid seconds=${BENCH_CLIENT_SECONDS:-120} before after
+  start_server
+  # The walk over processes is a matter of its own, every 30 s unless switched off.
+  cat >"$SCRATCH/client.toml" <<'END'
+[collect]
+processes = "off"
+END
+  start_client --config "$SCRATCH/client.toml"
+  wait_for 20 first_settled || program_failed client
+  # The first samples open files and grow buffers.
+  sleep $((INTERVAL * 3))
+  pid=$(pid_of client) || program_failed client
+  before=$(cpu_ns "$pid")
+  sleep "$seconds"
+  after=$(cpu_ns "$pid")
+  row "client: CPU a sample, $((seconds / INTERVAL)) samples at $INTERVAL s" \
+    "$(calc "($after - $before) / 1e6 / ($seconds / $INTERVAL)")" ms 0.5
+  row 'client: RSS' "$(calc "$(rss_kb "$pid") / 1024")" MiB 4
+  end client 10
+  end server 20
+}
+
+bench_server() {
+  local hosts=${BENCH_HOSTS:-10000} warm=${BENCH_WARM_SECONDS:-30} seconds=${BENCH_SECONDS:-60}
+  local server simulate address idle loaded busy sim_busy took limit
+  limit=$(ulimit -n)
+  if [ "$limit" != unlimited ] && [ "$limit" -lt $((hosts + 1000)) ]; then
+    warn "only $limit files may be open, so $((limit - 1000)) hosts are played instead of $hosts; raise it with ulimit -n as root"
+    hosts=$((limit - 1000))
+  fi
+  # It ends with its input, which is this pipe.
+  mkfifo "$SCRATCH/answer-input"
+  "$ANSWER" <"$SCRATCH/answer-input" >"$LOG_DIR/answer.log" 2>&1 &
+  remember answer $!
+  exec 8>"$SCRATCH/answer-input"
+  wait_for 10 grep -q '^listening on' "$LOG_DIR/answer.log" || program_failed answer
+  address=$(sed -n 's/^listening on //p' "$LOG_DIR/answer.log")
+
+  start_server VITALS_INFLUX_URL="http://$address" VITALS_INFLUX_ORG=bench VITALS_INFLUX_BUCKET=bench VITALS_INFLUX_TOKEN=bench
+  server=$(pid_of server) || program_failed server
+  idle=$(rss_kb "$server")
+  "$CLIENT" simulate --hosts "$hosts" --interval "${INTERVAL}s" --seconds $((warm + seconds + INTERVAL)) --server "$LISTEN" --json \
+    >"$SCRATCH/simulate.json" 2>"$LOG_DIR/simulate.log" 8>&- &
+  simulate=$!
+  remember simulate "$simulate"
+  sleep "$warm"
+  runs simulate || program_failed simulate
+  busy=$(cpu_ms "$server")
+  sim_busy=$(cpu_ms "$simulate")
+  took=$(date +%s%N)
+  sleep "$seconds"
+  runs server || program_failed server
+  runs simulate || program_failed simulate
+  busy=$(($(cpu_ms "$server") - busy))
+  sim_busy=$(($(cpu_ms "$simulate") - sim_busy))
+  took=$((($(date +%s%N) - took) / 1000000))
+  loaded=$(rss_kb "$server")
+  wait "$simulate" || program_failed simulate
+  exec 8>&-
+  end server 30
+  wait_for 5 stopped answer || true
+
+  row "server: hosts that $INTERVAL s apart sent" "$(jq .welcomed "$SCRATCH/simulate.json")" hosts
+  row 'server: samples taken a second, mean with the start' "$(jq '.taken / .seconds | round' "$SCRATCH/simulate.json")" /s
+  row 'server: CPU of one core' "$(calc "$busy * 100 / $took" %.1f)" % 20
+  row 'server: RSS' "$(calc "$loaded / 1024" %.0f)" MiB
+  row 'server: RSS a host' "$(calc "($loaded - $idle) * 1.024 / $hosts" %.1f)" kB 40
+  row 'server: sample to acknowledgement, p50' "$(jq '.ack_p50_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms
+  row 'server: sample to acknowledgement, p99' "$(jq '.ack_p99_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms
+  row 'server: samples dropped or still waiting at the end' "$(jq '([.dropped[]] | add // 0) + .waiting' "$SCRATCH/simulate.json")" ''
+  row 'server: bytes written to the InfluxDB that answers 204' "$(sed -n 's/.*body_bytes=\([0-9]*\).*/\1/p' "$LOG_DIR/answer.log" | awk '{ printf "%.1f", $1 / 1e6 }')" MB
+  row '  (the simulation itself: CPU of one core)' "$(calc "$sim_busy * 100 / $took" %.1f)" %
+}
+
+bench_lines() {
+  local out=$SCRATCH/criterion name us
+  (cd "$REPO" && cargo bench --locked -p vitals-wire --bench line_protocol -- --noplot lines) >"$out" 2>&1 || {
+    tail -n 20 "$out" >&2
+    die 'cargo bench failed'
+  }
+  # `NAME  time: [low estimate high]`; a long name stands in a line of its own.
+  while IFS=$'\t' read -r name us; do
+    case $name in
+      *23*) row "line protocol: $name" "$us" 'µs' 10 ;;
+      *) row "line protocol: $name" "$us" 'µs' ;;
+    esac
+  done < <(awk '
+    /time: +\[/ {
+      name = $0; sub(/ *time:.*/, "", name); if (name == "") name = last
+      sub(/.*time: +\[/, ""); sub(/\].*/, "")
+      scale = ($4 == "ns") ? 0.001 : ($4 == "ms") ? 1000 : ($4 == "s") ? 1e6 : 1
+      printf "%s\t%.2f\n", name, $3 * scale
+    }
+    { last = $0 }' "$out")
+}
+
+main "$@"
