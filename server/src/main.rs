@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use vitals_server::app::{self, Listeners};
 use vitals_server::cli::{Cli, Command};
-use vitals_server::config::Config;
+use vitals_server::config::{Config, ConfigError};
 use vitals_server::{hosts_command, logging};
 
 fn main() -> ExitCode {
@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vitals-server: {error:#}");
-            ExitCode::FAILURE
+            // What only a person can mend is wrong use: a service manager need not try again.
+            ExitCode::from(if error.is::<ConfigError>() { 2 } else { 1 })
         }
     }
 }
