@@ -6,7 +6,7 @@
 //! `cargo run --profile ci -p vitals-server --example store_cost`
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use vitals_server::metrics::Metrics;
@@ -58,13 +58,12 @@ fn memory(dir: &std::path::Path, hosts: usize, steps: usize) -> Result<()> {
 fn cost(dir: &std::path::Path, hosts: usize, steps: usize) -> Result<()> {
     let samples = (hosts * steps) as u64;
     let mut dry = Fleet::new(dir, "dry", hosts)?;
-    let (start, wall) = (cpu_ns()?, Instant::now());
+    let start = cpu_ns()?;
     for _ in 0..steps {
         dry.step(false)?;
     }
     let idle = cpu_ns()? - start;
     drop(dry);
-    let _ = wall;
     let mut fleet = Fleet::new(dir, "cost", hosts)?;
     let start = cpu_ns()?;
     for _ in 0..steps {

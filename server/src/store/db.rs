@@ -209,7 +209,9 @@ pub(super) fn load(path: &Path, connection: &Connection) -> Result<Loaded, Store
             is_float: row.get(4).map_err(explain)?,
         };
         let number: i64 = row.get(0).map_err(explain)?;
-        if dictionary.number(key).is_none_or(|(given, is_new)| i64::from(given) != number || !is_new) {
+        if dictionary.len() as i64 != number
+            || dictionary.number(key).is_none_or(|given| i64::from(given) != number)
+        {
             return Err(damaged("a column is missing"));
         }
     }

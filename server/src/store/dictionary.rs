@@ -27,10 +27,10 @@ pub(super) struct Dictionary {
 }
 
 impl Dictionary {
-    /// The number of a column, and whether it is new. `None` when the dictionary is full.
-    pub(super) fn number(&mut self, key: ColumnKey) -> Option<(u32, bool)> {
+    /// The number of a column, which is the next one if it is new. `None` when the dictionary is full.
+    pub(super) fn number(&mut self, key: ColumnKey) -> Option<u32> {
         if let Some(number) = self.numbers.get(&key) {
-            return Some((*number, false));
+            return Some(*number);
         }
         if self.columns.len() >= MAX_COLUMNS {
             return None;
@@ -40,7 +40,7 @@ impl Dictionary {
         self.by_field.entry((key.measurement.clone(), key.field.clone())).or_default().push(number);
         self.numbers.insert(key.clone(), number);
         self.columns.push(key);
-        Some((number, true))
+        Some(number)
     }
 
     /// The number that a column has, if it has one.

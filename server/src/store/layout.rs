@@ -81,8 +81,6 @@ pub(super) struct Layouts {
     hasher: RandomState,
     /// The points of the sample under way, once it differs from the layout before.
     found: Vec<Arc<Shape>>,
-    /// Columns that the dictionary has learnt and the file has not.
-    pub new_columns: Vec<u32>,
     /// Values without a column because the dictionary is full.
     pub without_column: u64,
 }
@@ -229,18 +227,9 @@ impl Layouts {
             if let Some(number) = read(dictionary).find(&key) {
                 return Some(number);
             }
-            match write(dictionary).number(key) {
-                Some((number, is_new)) => {
-                    if is_new {
-                        self.new_columns.push(number);
-                    }
-                    Some(number)
-                }
-                None => {
-                    self.without_column += 1;
-                    None
-                }
-            }
+            let number = write(dictionary).number(key);
+            self.without_column += u64::from(number.is_none());
+            number
         });
         columns.collect()
     }
