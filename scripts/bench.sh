@@ -199,7 +199,7 @@ bench_client() {
   # The walk over processes is a matter of its own, every 30 s unless switched off.
   cat >"$SCRATCH/client.toml" <<'END'
 [collect]
-processes = "off"
+process_walk_interval = 0
 END
   start_client --config "$SCRATCH/client.toml"
   wait_for 20 first_settled || program_failed client
@@ -282,7 +282,7 @@ bench_lines() {
     esac
   done < <(awk '
     /time: +\[/ {
-      name = $0; sub(/ *time:.*/, "", name); if (name == "") name = last
+      name = $0; sub(/ *time:.*/, "", name); if (name ~ /^ *$/) name = last
       sub(/.*time: +\[/, ""); sub(/\].*/, "")
       scale = ($4 == "ns") ? 0.001 : ($4 == "ms") ? 1000 : ($4 == "s") ? 1e6 : 1
       printf "%s\t%.2f\n", name, $3 * scale

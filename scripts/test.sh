@@ -188,7 +188,7 @@ step_test() {
   INFLUXD=$(scripts/influxd.sh)
   export INFLUXD
   say "InfluxDB of the tests: $("$INFLUXD" version) at $INFLUXD"
-  cargo test --locked --workspace
+  cargo test --locked --workspace --no-fail-fast
 }
 
 step_fuzz() { scripts/fuzz.sh; }
