@@ -12,3 +12,6 @@ pub mod queue;
 pub mod run;
 pub mod simulate;
 pub mod tee;
+
+#[cfg(test)]
+mod test_server;
