@@ -48,6 +48,8 @@ fn assert_near(name: &str, a: f64, b: f64, tolerance: f64) {
 fn figures_are_those_of_proc_at_the_same_time() {
     let mut sampler = sampler(BackEnd::Procfs);
     sampler.first();
+    // Enough for the clock of each core to tick.
+    std::thread::sleep(std::time::Duration::from_millis(300));
     let fields = fields(&sampler.next());
     let (meminfo, stat) = (read("/proc/meminfo"), read("/proc/stat"));
     let total = figure(&meminfo, "MemTotal:") * 1024.0;
@@ -143,6 +145,8 @@ fn both_back_ends_agree_on_what_both_know() {
             ("system", "n_cpus" | "n_physical_cpus") => 0.0,
             ("system", _) => 1.0,
             ("processes", _) => 50.0,
+            // What is kept for root is used there.
+            ("disk", "used" | "used_percent") => continue,
             ("disk", _) => {
                 if field.ends_with("percent") {
                     6.0
@@ -241,12 +245,11 @@ fn what_comes_is_picked_up_and_what_goes_is_dropped() {
     assert_eq!(second["cpu,cpu=cpu0 usage_idle"], 75.0);
     assert_eq!(second.get("cpu,cpu=cpu1 usage_idle"), None, "there is one reading of it");
     assert_eq!(second.get("processes running"), None, "this is not in the file any more");
-    // A file vanishes: its section is absent, the others stay, and it is back when the file is.
+    // A file says nothing any more: its section is absent until it does again.
     for _ in 0..2 {
-        std::fs::rename(roots.proc.join("net/dev"), roots.proc.join("net/away")).unwrap();
         write("proc/net/dev", "");
         assert_eq!(names(&sampler.next()).0, [""; 0]);
         write("proc/net/dev", &interface("wg0", 5));
-        std::fs::remove_file(roots.proc.join("net/away")).unwrap();
+        assert_eq!(names(&sampler.next()), (vec!["wg0".into()], names(&sampler.next()).1));
     }
 }

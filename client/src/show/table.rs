@@ -30,7 +30,7 @@ pub fn table(sample: &Sample) -> String {
             Section::TopProcesses(top) => top_block(top),
             Section::ServerHealth(_) | Section::Events(_) | Section::Opaque(_) => continue,
         };
-        if !out.is_empty() {
+        if !out.is_empty() && !block.is_empty() {
             out.push('\n');
         }
         out.push_str(&block);
@@ -55,6 +55,9 @@ impl Block {
 
     /// The first column, a name, stands left and gives way where the table is too wide; figures stand right.
     fn text(&self) -> String {
+        if self.rows.is_empty() {
+            return String::new();
+        }
         let chars = |text: &str| text.chars().count();
         // A column of which nothing is known says nothing.
         let shown: Vec<bool> = (0..self.heads.len())

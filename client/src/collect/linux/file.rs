@@ -71,6 +71,10 @@ impl HeldFile {
                     self.is_reported = false;
                     info!(path = %self.path.display(), "can be read again");
                 }
+                if self.len == 0 {
+                    // What it was of may be gone.
+                    self.file = None;
+                }
             }
             Err(error) => {
                 self.file = None;
