@@ -172,7 +172,6 @@ async fn samples_that_the_server_refuses_are_dropped_for_its_reason() {
 async fn garbage_from_a_server_ends_that_connection_and_the_next_one_works() {
     let server = Server::start().await;
     let mut client = client(&[&server]);
-    client.take(1000).await;
     let garbage: [&[u8]; 5] = [
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
         &[0xff; 64],
@@ -180,8 +179,12 @@ async fn garbage_from_a_server_ends_that_connection_and_the_next_one_works() {
         &[0, 0, 0, 2, 250, 1],
         &[0, 0, 0, 3, 65, 0, 0],
     ];
-    for bytes in garbage {
+    for (time, bytes) in (1..).zip(garbage) {
         let (mut session, _) = server.welcome().await;
+        client.take(time).await;
+        let batch = session.samples().await.batch;
+        session.ack(batch, &[]).await;
+        assert!(matches!(client.event().await, Event::Settled { .. }));
         session.raw(bytes).await;
         let (why, _) = client.closed().await;
         assert!(matches!(why, Closed::Violation(_)), "{bytes:?}: {why}");
@@ -190,6 +193,7 @@ async fn garbage_from_a_server_ends_that_connection_and_the_next_one_works() {
     torn.raw(&[0, 0, 0, 9, 64]).await;
     drop(torn);
     client.closed().await;
+    client.take(1000).await;
     let (session, _) = server.welcome().await;
     let serving = tokio::spawn(session.serve());
     assert!(matches!(client.event().await, Event::Settled { time_ms: 1000, .. }));
