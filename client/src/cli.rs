@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
+use vitals_wire::line::HostTags;
 
 use crate::config::{Config, ConfigError, Flags, Interval, Process, Server, Token};
+use crate::sampler::Sampler;
 use crate::simulate::{self, script};
-use crate::{logging, run};
+use crate::{logging, run, show};
 
 /// Something failed.
 const FAILED: u8 = 1;
@@ -157,7 +159,8 @@ pub fn main() -> ExitCode {
         }),
         Command::Sample { flags, format } => load(*flags).and_then(|config| {
             logging::start(config.log_level, config.log_format);
-            sample(&config, format)
+            sample(&config, format);
+            Ok(())
         }),
         Command::CheckConfig { flags } => load(*flags).map(|config| print(&config.describe())),
         Command::Simulate(flags) => {
@@ -207,9 +210,14 @@ fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn sample(config: &Config, format: SampleFormat) -> anyhow::Result<()> {
-    let _ = (config, format);
-    anyhow::bail!("not built yet")
+fn sample(config: &Config, format: SampleFormat) {
+    let name = config.hostname.as_str();
+    let sample = Sampler::new(&config.collect).first();
+    print(&match format {
+        SampleFormat::Table => show::table(&sample),
+        SampleFormat::Json => show::json(&sample, name, config.labels.iter()),
+        SampleFormat::Influx => show::influx(&sample, &HostTags::new(name, config.labels.iter())),
+    });
 }
 
 fn options(flags: &SimulateFlags) -> anyhow::Result<simulate::Options> {

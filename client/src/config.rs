@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 pub use value::{HostName, Interval, Labels, Server, Servers, Token};
 
+use crate::collect::CollectConfig;
 use crate::logging;
 
 /// The file that is read where none is named and this one is there.
@@ -63,11 +64,6 @@ pub enum ConfigError {
         /// Where that is said.
         from: String,
     },
-    /// No place for the client's identity.
-    #[error(
-        "no directory for this client's identity: HOME is not set; name one with state_dir, --state-dir or VITALS_DATA_DIR"
-    )]
-    NoStateDir,
 }
 
 /// Flags that change the configuration.
@@ -121,6 +117,7 @@ struct File {
     insecure: Option<bool>,
     log_level: Option<value::Word<logging::Level>>,
     log_format: Option<value::Word<logging::Format>>,
+    collect: Option<value::Collect>,
 }
 
 /// What is in force.
@@ -146,6 +143,8 @@ pub struct Config {
     pub log_level: logging::Level,
     /// How.
     pub log_format: logging::Format,
+    /// What is read.
+    pub collect: CollectConfig,
     /// Where each value comes from, by its key.
     origins: BTreeMap<&'static str, String>,
 }
@@ -266,11 +265,12 @@ impl Config {
             labels: labels.unwrap_or_default(),
             state_dir: match state_dir {
                 Some(dir) => dir,
-                None => default_state_dir(around)?,
+                None => default_state_dir(around),
             },
             insecure: insecure.unwrap_or_default(),
             log_level: log_level.unwrap_or_default(),
             log_format: log_format.unwrap_or_default(),
+            collect: file.collect.map(|collect| collect.0).unwrap_or_default(),
             file: path,
             origins,
         };
@@ -311,7 +311,62 @@ impl Config {
         line("state_dir", quoted(&self.state_dir.display().to_string()));
         line("log_level", quoted(&self.log_level.to_string()));
         line("log_format", quoted(&self.log_format.to_string()));
+        self.describe_collect(&mut out);
         out
+    }
+}
+
+impl Config {
+    /// The table of the collectors.
+    fn describe_collect(&self, out: &mut String) {
+        let (now, default) = (&self.collect, CollectConfig::default());
+        let list = |names: &[String]| {
+            let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
+            format!("[{}]", names.join(", "))
+        };
+        let lines = [
+            (
+                "back_end",
+                quoted(&format!("{:?}", now.back_end).to_lowercase()),
+                now.back_end == default.back_end,
+            ),
+            ("temperatures", now.temperatures.to_string(), now.temperatures == default.temperatures),
+            (
+                "process_walk_interval",
+                now.process_walk_interval.to_string(),
+                now.process_walk_interval == default.process_walk_interval,
+            ),
+            (
+                "read_deadline_ms",
+                now.read_deadline_ms.to_string(),
+                now.read_deadline_ms == default.read_deadline_ms,
+            ),
+            (
+                "exclude_file_system_types",
+                list(&now.exclude_file_system_types),
+                now.exclude_file_system_types == default.exclude_file_system_types,
+            ),
+            (
+                "exclude_mount_points",
+                list(&now.exclude_mount_points),
+                now.exclude_mount_points == default.exclude_mount_points,
+            ),
+            ("exclude_disks", list(&now.exclude_disks), now.exclude_disks == default.exclude_disks),
+            (
+                "exclude_interfaces",
+                list(&now.exclude_interfaces),
+                now.exclude_interfaces == default.exclude_interfaces,
+            ),
+        ];
+        out.push_str("\n[collect]\n");
+        for (key, value, is_default) in lines {
+            let origin = match &self.file {
+                Some(path) if !is_default => path.display().to_string(),
+                _ => "default".to_owned(),
+            };
+            // Writing to a text cannot fail.
+            let _ = writeln!(out, "{:<50} # {origin}", format!("{key} = {value}"));
+        }
     }
 }
 
@@ -337,13 +392,11 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn default_state_dir(around: &impl Surroundings) -> Result<PathBuf, ConfigError> {
-    if around.is_root() {
-        return Ok("/var/lib/vitals-client".into());
-    }
-    let state = around.variable("XDG_STATE_HOME").map(PathBuf::from);
+fn default_state_dir(around: &impl Surroundings) -> PathBuf {
+    let state = || around.variable("XDG_STATE_HOME").map(PathBuf::from);
     let home = || around.variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    Ok(state.or_else(home).ok_or(ConfigError::NoStateDir)?.join("vitals-client"))
+    let own = if around.is_root() { None } else { state().or_else(home) };
+    own.unwrap_or_else(|| "/var/lib".into()).join("vitals-client")
 }
 
 fn read_file(path: &Path) -> Result<File, ConfigError> {

@@ -66,8 +66,8 @@ fn nothing_has_to_be_configured() {
     assert_eq!(config.state_dir, Path::new("/var/lib/vitals-client"));
     let config = Config::load(Flags::default(), &around(&[("XDG_STATE_HOME", "/s")])).unwrap();
     assert_eq!(config.state_dir, Path::new("/s/vitals-client"));
-    let nowhere = Config::load(Flags::default(), &Around::default());
-    assert!(nowhere.unwrap_err().to_string().contains("VITALS_DATA_DIR"));
+    let homeless = Config::load(Flags::default(), &Around::default()).unwrap();
+    assert_eq!(homeless.state_dir, Path::new("/var/lib/vitals-client"));
 }
 
 #[test]
@@ -110,6 +110,9 @@ fn a_value_that_cannot_be_taken_is_named_with_file_and_line() {
         ("log_level = 'loud'\n", "FILE:1:13: ", "error, warn, info, debug"),
         ("\n\n[labels]\nhost = 'x'\n", "FILE:3:1: ", "a tag of Vitals' own"),
         ("server = \n", "FILE:1:", ""),
+        ("\n[collect]\nexclude_disk = []\n", "FILE:3:1: ", "did you mean `exclude_disks`?"),
+        ("\n[collect]\nread_deadline_ms = 5\n", "FILE:2:1: ", "it must be 100 to 10000"),
+        ("[collect]\nback_end = 'wmi'\n", "FILE:2:12: ", "`procfs`"),
     ] {
         let error = error(text);
         assert!(error.starts_with(place) && error.contains(words), "{text:?}: {error}");
@@ -158,7 +161,7 @@ fn secrets_come_from_variables_or_files_and_are_never_shown() {
 
 #[test]
 fn what_is_in_force_is_itself_a_valid_file() {
-    let text = "server = ['localhost:1', '::1']\nlabels = { env = 'a \"quoted\" one' }\ninterval = 90\n";
+    let text = "server = ['localhost:1', '::1']\nlabels = { env = 'a \"quoted\" one' }\ninterval = 90\n[collect]\nexclude_disks = ['x*']\n";
     let config = load(text, &[], Flags::default()).0.unwrap();
     let described = config.describe();
     assert!(described.contains("# default") && described.contains("client.toml"), "{described}");

@@ -1,14 +1,31 @@
 //! Vitals' client.
 //!
-//! In the order in which data flows: a sampler makes samples, [`queue`] holds them until they are settled, [`link`]
-//! brings them to a server; [`run`] puts them together, [`simulate`] does so for hosts that are not there.
+//! In the order in which data flows:
+//!
+//! - [`cli`], [`config`], [`logging`]: what the client is told to do, and how it tells what it does.
+//! - [`identity`]: who it is.
+//! - [`collect`]: reads this host; [`sampler`] makes samples of it on a steady interval, with times from [`clock`].
+//! - [`queue`]: samples that are not settled yet.
+//! - [`link`]: brings them to a server; [`facts`] are told with each connection.
+//! - [`run`] puts these together; [`tee`] writes what is sent, [`show`] prints one sample.
+//! - [`simulate`]: the same link for hosts that are not there.
+//!
+//! The sampler knows nothing of queue and link.
 
 pub mod cli;
+pub mod clock;
+pub mod collect;
 pub mod config;
+pub mod facts;
 pub mod identity;
 pub mod link;
 pub mod logging;
 pub mod queue;
 pub mod run;
+pub mod sampler;
+pub mod show;
 pub mod simulate;
 pub mod tee;
+
+#[cfg(test)]
+mod test_server;

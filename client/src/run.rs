@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
@@ -9,16 +10,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use vitals_wire::bounded::{List, Text};
-use vitals_wire::message::{Facts, Hello, Label, PROTOCOL_VERSION};
+use vitals_wire::ids::HostId;
+use vitals_wire::message::{Hello, Label, PROTOCOL_VERSION};
 use vitals_wire::sample::Sample;
 
+use crate::clock::SampleClock;
 use crate::config::Config;
+use crate::facts;
 use crate::identity::Identity;
 use crate::link::driver::{Channel, Link, Observer};
 use crate::link::event::{Closed, Event};
 use crate::link::protocol::{Protocol, Settings};
 use crate::link::tcp::Tcp;
 use crate::queue::Caps;
+use crate::sampler::{Sampler, run_sampler};
 use crate::tee::Tee;
 
 /// Samples between the sampler and the link, which takes them at once.
@@ -51,11 +56,16 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     stop_on_signals(shutdown.clone())?;
     let (out, samples) = mpsc::channel(SAMPLE_CHANNEL);
-    let sampler = start_sampler(&config, &identity, out, shutdown.clone())?;
+    let interval = config.interval.duration();
+    let sampler = Sampler::new(&config.collect);
+    let counters = sampler.counters();
+    let clock = SampleClock::new((identity.starts % 10) as u8, interval);
+    let phase = phase(identity.host, interval);
+    let sampler = tokio::spawn(run_sampler(sampler, interval, phase, clock, out, shutdown.clone()));
 
     let settings = Settings {
         servers: servers.len(),
-        interval: config.interval.duration(),
+        interval,
         caps: Caps::CLIENT,
         seed: u64::from_be_bytes(crate::identity::random()?),
     };
@@ -68,7 +78,7 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
     let ended = link.run().await;
     let was_wanted = shutdown.is_cancelled();
     shutdown.cancel();
-    ended.observer.sum_up(ended.waiting);
+    ended.observer.sum_up(ended.waiting, counters.missed_ticks.load(Ordering::Relaxed));
     sampler.await.context("the sampler failed")?;
     if !was_wanted {
         bail!("the sampler ended by itself");
@@ -76,35 +86,10 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts what takes the samples.
-fn start_sampler(
-    config: &Config,
-    identity: &Identity,
-    out: mpsc::Sender<Sample>,
-    shutdown: CancellationToken,
-) -> anyhow::Result<tokio::task::JoinHandle<()>> {
-    // Until the collectors are here.
-    let host = crate::simulate::host::Host::named(
-        identity.starts,
-        config.hostname.as_str(),
-        config.interval.millis(),
-    );
-    let mut ticks = tokio::time::interval(config.interval.duration());
-    Ok(tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            if out.send(host.sample(clock_ms(), &Default::default())).await.is_err() {
-                return;
-            }
-        }
-    }))
-}
-
-fn facts() -> Facts {
-    Facts::default()
+/// Samples at this host's own phase of the interval, so that a fleet does not speak in the same instant.
+fn phase(host: HostId, interval: Duration) -> Duration {
+    let bits = host.0.iter().fold(0u32, |bits, &byte| bits.wrapping_mul(257).wrapping_add(byte.into()));
+    interval.mul_f64(f64::from(bits) / f64::from(u32::MAX))
 }
 
 fn hello(config: &Config, identity: &Identity) -> anyhow::Result<Hello> {
@@ -119,7 +104,7 @@ fn hello(config: &Config, identity: &Identity) -> anyhow::Result<Hello> {
         token: config.token.as_ref().map(|token| token.text()),
         name: config.hostname.text(),
         labels: List::new(labels.collect::<anyhow::Result<Vec<_>>>()?)?,
-        facts: facts(),
+        facts: facts::facts(),
         interval_ms: config.interval.millis(),
         // No live readings in between are offered.
         shortest_interval_ms: config.interval.millis(),
@@ -205,9 +190,9 @@ impl Reporter {
         self.last_trouble = reason;
     }
 
-    fn sum_up(&self, waiting: usize) {
+    fn sum_up(&self, lost: usize, missed_ticks: u64) {
         let dropped: u64 = self.dropped.values().sum();
-        tracing::info!(taken = self.taken, settled = self.settled, dropped, lost = waiting, "stopped");
+        tracing::info!(taken = self.taken, settled = self.settled, dropped, lost, missed_ticks, "stopped");
     }
 }
 
@@ -272,6 +257,18 @@ impl Calm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_spread_over_the_interval() {
+        let interval = Duration::from_secs(5);
+        let mut quarters = [0; 4];
+        for _ in 0..4000 {
+            let phase = phase(HostId(crate::identity::random().unwrap()), interval);
+            assert!(phase <= interval);
+            quarters[(phase.as_millis() / 1250).min(3) as usize] += 1;
+        }
+        assert!(quarters.iter().all(|count| (800..1200).contains(count)), "{quarters:?}");
+    }
 
     #[test]
     fn what_repeats_is_said_once_a_minute_with_how_often_it_was() {

@@ -15,6 +15,7 @@ use vitals_wire::limits::{MAX_HOST_NAME_BYTES, MAX_LABELS, MAX_TOKEN_BYTES};
 use vitals_wire::name::{check_host_name, check_label, nearest_host_name};
 
 use super::{ConfigError, DEFAULT_PORT};
+use crate::collect::CollectConfig;
 
 /// Servers that may be named.
 const MAX_SERVERS: usize = 16;
@@ -330,6 +331,18 @@ impl FromStr for Token {
             return Err("the token is empty".to_owned());
         }
         Text::new(text).map(Self).map_err(|error| format!("the token is too long: {error}"))
+    }
+}
+
+/// The collectors' table, checked.
+#[derive(Debug)]
+pub struct Collect(pub CollectConfig);
+
+impl<'de> Deserialize<'de> for Collect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let collect = CollectConfig::deserialize(deserializer)?;
+        collect.check().map_err(D::Error::custom)?;
+        Ok(Self(collect))
     }
 }
 

@@ -62,6 +62,7 @@ pub struct Settings {
 
 /// What the driver is to do next.
 #[derive(Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "it lives as long as it takes to act")]
 pub enum Action {
     /// Connect to this server, then say `connected` or `closed`.
     Connect {
@@ -392,8 +393,7 @@ impl Protocol {
     /// The oldest samples that are not under way, as many as may go now.
     fn backlog(&mut self, now: Instant) -> Option<(Samples, Vec<i64>)> {
         let State::Open(open) = &mut self.state else { return None };
-        let may_go = open.flights.iter().filter(|flight| flight.backlog).count() < open.window
-            && (open.backlog_at <= now || self.closing.is_some());
+        let may_go = open.has_room() && (open.backlog_at <= now || self.closing.is_some());
         if !may_go {
             return None;
         }
@@ -436,8 +436,8 @@ impl Protocol {
         let State::Open(open) = &self.state else { return None };
         let ack = open.flights.front().map(|first| first.deadline);
         // A backlog that the window holds back waits for an `Ack`, not for a time.
-        let backlog =
-            (open.backlog_at > now && self.queue.idle().next().is_some()).then_some(open.backlog_at);
+        let is_due_later = open.has_room() && open.backlog_at > now && self.queue.idle().next().is_some();
+        let backlog = is_due_later.then_some(open.backlog_at);
         earliest([ack, backlog, self.closing])
     }
 
@@ -461,6 +461,11 @@ impl Protocol {
 }
 
 impl Open {
+    /// Whether the window lets another batch of backlog go.
+    fn has_room(&self) -> bool {
+        self.flights.iter().filter(|flight| flight.backlog).count() < self.window
+    }
+
     /// The next batch goes out now.
     fn take_off(&mut self, now: Instant, backlog: bool) -> u64 {
         let batch = self.next_batch;

@@ -173,7 +173,7 @@ impl Host {
     }
 
     fn memory_total(&self) -> u64 {
-        4 * GIB << (self.fixed(3) * 4.0) as u32
+        (4 * GIB) << (self.fixed(3) * 4.0) as u32
     }
 
     fn boot_time(&self) -> i64 {
@@ -195,7 +195,7 @@ impl Host {
         sections.push(self.network(uptime).into());
         sections.push(self.system(seconds, uptime, active, given.load).into());
         sections.push(self.processes(seconds, active, walked).into());
-        let degrees = given.temp.or_else(|| (self.fixed(5) < 0.5).then(|| 35.0 + 0.4 * active));
+        let degrees = given.temp.or_else(|| (self.fixed(5) < 0.5).then_some(35.0 + 0.4 * active));
         if let Some(degrees) = degrees {
             let millidegrees = (degrees * 1000.0).round() as i32;
             let sensor = Temperature { sensor: name("coretemp_package_id_0"), millidegrees };
@@ -312,7 +312,7 @@ impl Host {
     fn file_systems(&self, seconds: f64, used_percent: Option<f64>) -> FileSystems {
         let list = self.disks().iter().enumerate().map(|(index, (_, device, path))| {
             let channel = 50 + index as u64;
-            let total = 40 * GIB << (self.fixed(channel) * 4.0) as u32;
+            let total = (40 * GIB) << (self.fixed(channel) * 4.0) as u32;
             let usable = total / 100 * 95;
             let share = match (index, used_percent) {
                 (0, Some(percent)) => percent / 100.0,
