@@ -11,6 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+use vitals_wire::ids::HostId;
+use vitals_wire::line::HostTags;
 
 use crate::config::Config;
 use crate::connection::{self, Caps};
@@ -94,7 +96,11 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     if let Some((options, reader)) = influx {
         let tags_at = {
             let state = state.clone();
-            Arc::new(move |host, time_ms| state.tags_at(host, time_ms))
+            let own_tags = Arc::new(HostTags::new(&own_name(), []));
+            Arc::new(move |host, time_ms| match host {
+                HostId::SERVER => Some(own_tags.clone()),
+                host => state.tags_at(host, time_ms),
+            })
         };
         let written = influx::run(options, reader, tags_at, metrics.clone(), writers.clone());
         parts.start("influx", async move {
@@ -190,6 +196,12 @@ fn influx_reader(
     options.check()?;
     let reader = journal.reader("influx", influx::starting_point(&options))?;
     Ok(Some((options, reader)))
+}
+
+/// What this machine is called: the `host` of the server's own points.
+fn own_name() -> String {
+    let uname = rustix::system::uname();
+    vitals_wire::name::nearest_host_name(&uname.nodename().to_string_lossy()).to_string()
 }
 
 /// The tasks beside the sessions, by name, so that one that lags at the end can be named.

@@ -119,7 +119,7 @@ impl Own {
         let samples = vec![Sample { time_ms, sections }];
         let record = Record { host: HostId::SERVER, received_ms: time_ms, backlog: false, samples };
         if let Err(error) = self.journal.append(&record) {
-            warn!(%error, "the server's own figures are not kept");
+            warn!(%error, "own figures are not kept");
         }
     }
 }

@@ -15,7 +15,6 @@ use support::server::{Server, wait_for};
 
 /// A name and labels that need every escape there is but a backslash, which line protocol cannot say at every place.
 const NAME: &str = "tee host, a=b \"c\" 数";
-const LABELS: &str = "env=prod,rack=row 7";
 
 fn of_hosts(fields: BTreeSet<StoredField>) -> BTreeSet<StoredField> {
     fields
@@ -46,7 +45,8 @@ async fn what_the_client_sends_is_what_influxdb_gives_back() {
     let loopback = "127.0.0.1:0".parse().unwrap();
     let mut server = Server::start_at(&dir.path().join("server"), loopback, loopback, &[], &env);
     let tee = dir.path().join("tee.lp");
-    let more = ["--interval", "1s", "--labels", LABELS, "--tee", tee.to_str().unwrap()];
+    let more =
+        ["--interval", "1s", "--label", "env=prod", "--label", "rack=row 7", "--tee", tee.to_str().unwrap()];
     let mut client = Client::run(server.clients, &dir.path().join("client"), NAME, &more);
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert!(client.stop().success());

@@ -101,6 +101,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// The queue has work for the thread.
     work: Condvar,
+    /// Why the last commit failed.
+    failing: Mutex<Option<String>>,
     /// How far each registered reader has passed.
     passed: Mutex<Vec<(&'static str, Position)>>,
     /// Whether the thread has ended.
@@ -163,6 +165,7 @@ impl Journal {
             disk_bytes: AtomicU64::new(disk_bytes),
             queue: Mutex::default(),
             work: Condvar::new(),
+            failing: Mutex::default(),
             passed: Mutex::default(),
             ended: Mutex::new(false),
             news: Condvar::new(),
@@ -236,8 +239,10 @@ impl Journal {
     /// Why nothing can be committed now, if so: for people.
     pub fn trouble(&self) -> Option<String> {
         let shared = &self.0.0;
-        let full = shared.disk_bytes.load(Relaxed) >= shared.cap_bytes;
-        full.then(|| "full: the store has not passed its oldest part".to_owned())
+        if shared.disk_bytes.load(Relaxed) >= shared.cap_bytes {
+            return Some("full: the store has not passed its oldest part".to_owned());
+        }
+        lock(&shared.failing).clone()
     }
 
     /// The place after the last committed record.
@@ -284,6 +289,10 @@ impl Shared {
 
     fn passed(&self) -> MutexGuard<'_, Vec<(&'static str, Position)>> {
         lock(&self.passed)
+    }
+
+    fn set_failing(&self, why: Option<String>) {
+        *lock(&self.failing) = why;
     }
 
     /// The registered reader that is farthest behind.

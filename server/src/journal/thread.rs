@@ -105,6 +105,7 @@ impl Committer {
             Ok(()) => {
                 self.shared.tell(false);
                 if let Some((_, commits)) = self.failing.take() {
+                    self.shared.set_failing(None);
                     tracing::info!(commits, "journal can be written again");
                 }
                 Ok(())
@@ -126,6 +127,7 @@ impl Committer {
             failing => {
                 let commits = failing.take().map_or(0, |(_, commits)| commits) + 1;
                 tracing::error!(%error, "journal cannot be written, nothing is acknowledged until it can");
+                self.shared.set_failing(Some(error.to_string()));
                 *failing = Some((reason, commits));
             }
         }

@@ -131,8 +131,9 @@ impl Engine {
 
     /// Samples are taken in from this place on: the cursor, or what the journal has instead of it.
     pub(super) fn begin_at(&mut self, position: Position) {
-        if position != self.cursor {
-            warn!(cursor = %self.cursor, %position, "the journal does not reach back to history's cursor");
+        // A new history begins where the journal does.
+        if position != self.cursor && self.cursor != Position::default() {
+            warn!(cursor = %self.cursor, %position, "the journal does not reach back to the cursor of history");
         }
         self.position = position;
         self.cursor = position;
@@ -389,7 +390,7 @@ impl Engine {
     pub(super) fn checkpoint(&self) {
         let done = self.connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
         if let Err(error) = done {
-            warn!(%error, "history's log could not be copied into its file; it stays beside it");
+            warn!(%error, "the log of history could not be copied into its file and stays beside it");
         }
     }
 

@@ -145,7 +145,7 @@ impl Store {
         if let Some(thread) = thread
             && thread.join().is_err()
         {
-            error!("the store's thread panicked");
+            error!("the thread of the store panicked");
         }
         closed
     }
