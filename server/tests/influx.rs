@@ -1,5 +1,8 @@
 //! The journal's way into InfluxDB, with a real one, and with servers that only look like one.
 
+// clippy.toml allows these in test functions; helpers of tests are no different.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 #[path = "influx/fake.rs"]
 mod fake;
 #[path = "influx/readings.rs"]

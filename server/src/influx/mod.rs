@@ -51,7 +51,8 @@ pub struct InfluxOptions {
     pub cursor_file: PathBuf,
     /// Lines that make a batch at once.
     pub batch_lines: usize,
-    /// Lines of a request at most, when there is much to write.
+    /// Lines at which a batch ends, with the record that reaches it, when there is much to write. A request holds at
+    /// most twice as many.
     pub max_lines: usize,
     /// How long a smaller batch waits for more.
     pub batch_wait: Duration,
@@ -61,7 +62,7 @@ pub struct InfluxOptions {
     pub connect_timeout: Duration,
     /// Time for a request as a whole.
     pub timeout: Duration,
-    /// Requests under way at once.
+    /// Requests under way at once. Two keep InfluxDB busy while the next ones are made; with four it was no faster.
     pub in_flight: usize,
     /// Upper bound of the first wait after a failure.
     pub backoff_min: Duration,
@@ -92,7 +93,7 @@ impl InfluxOptions {
             gzip: true,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(20),
-            in_flight: 4,
+            in_flight: 2,
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
             slow_retry: Duration::from_secs(30),

@@ -46,13 +46,14 @@ pub async fn run(
     checking.spawn(setup::check_and_log(options.clone()));
     let limits = Limits {
         in_flight: options.in_flight,
-        max_lines: options.max_lines,
+        // A batch ends with the record that reaches `max_lines`: cutting off a small rest would double the requests.
+        max_lines: options.max_lines.saturating_mul(2),
         backoff_min: options.backoff_min,
         backoff_max: options.backoff_max,
         slow_retry: options.slow_retry,
     };
     let settled = reader.position();
-    let source = Source::new(reader, tags_at, metrics.clone(), options.max_lines);
+    let source = Box::new(Source::new(reader, tags_at, metrics.clone(), options.max_lines));
     let mut writer = Writer {
         delivery: Delivery::new(limits),
         reading: Reading::Home(source),
@@ -73,8 +74,8 @@ pub async fn run(
 
 /// Where the source is.
 enum Reading {
-    Home(Source),
-    Away(JoinHandle<(Source, Result<bool, JournalError>)>),
+    Home(Box<Source>),
+    Away(JoinHandle<(Box<Source>, Result<bool, JournalError>)>),
     /// Nowhere: between two of the others.
     Gone,
 }
@@ -148,7 +149,7 @@ type Requests = JoinSet<(Job, Answer, Duration)>;
 /// What ended a wait.
 enum Woken {
     Answered(Option<Result<(Job, Answer, Duration), JoinError>>),
-    Read(Result<(Source, Result<bool, JournalError>), JoinError>),
+    Read(Result<(Box<Source>, Result<bool, JournalError>), JoinError>),
     MayHaveMore(bool),
     Time,
     Shutdown,
@@ -297,7 +298,7 @@ impl Writer {
         }
     }
 
-    fn came_home(&mut self, source: Source, read: Result<bool, JournalError>) {
+    fn came_home(&mut self, source: Box<Source>, read: Result<bool, JournalError>) {
         self.look_back(&source);
         self.reading = Reading::Home(source);
         match read {

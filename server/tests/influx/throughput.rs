@@ -2,8 +2,9 @@
 //! `cargo test -p vitals-server --profile ci --test influx -- --ignored --nocapture throughput`.
 
 use super::*;
+use vitals_wire::line::write_sample;
 
-/// Lines of one of these samples: see `readings::sample`.
+/// Of `readings::sample`, which is as long as a real host's.
 const SAMPLES: i64 = 30_000;
 const BATCH: i64 = 20;
 
@@ -29,16 +30,24 @@ async fn measure(
 ) {
     let rig = Rig::new();
     let begin = now_ms() - SAMPLES * 1_000;
+    let tags = HostTags::new("web-1", [("env", "prod")]);
+    let (mut text, mut lines, mut bytes) = (Vec::new(), 0, 0);
     for batch in 0..SAMPLES / BATCH {
-        let samples = (0..BATCH).map(|n| batch * BATCH + n);
-        rig.commit(1, samples.map(|n| sample(begin + n * 1_000, n as u64)).collect()).await;
+        let samples: Vec<Sample> =
+            (0..BATCH).map(|n| batch * BATCH + n).map(|n| sample(begin + n * 1_000, n as u64)).collect();
+        for sample in &samples {
+            lines += write_sample(&mut text, &tags, sample) as u64;
+        }
+        bytes += text.len();
+        text.clear();
+        rig.commit(1, samples).await;
     }
     let mut options = rig.options(url, token);
     change(&mut options);
     let before = cpu_ms();
     let begun = Instant::now();
     let running = rig.start(&options);
-    while rig.metrics.influx_lag_bytes.get() > 0 || rig.metrics.influx_lines.get() == 0 {
+    while rig.metrics.influx_lines.get() < lines {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let took = begun.elapsed();
@@ -48,9 +57,17 @@ async fn measure(
         .map(|(thread, ms)| ms - before.get(&thread).copied().unwrap_or(0))
         .sum();
     running.stop().await;
-    let lines = rig.metrics.influx_lines.get();
+    let errors: Vec<_> = rig.metrics.influx_errors.iter().filter(|(_, count)| *count > 0).collect();
+    let (requests, sum_us) = rig.metrics.influx_request.snapshot();
+    let requests: u64 = requests.iter().sum();
     println!(
-        "{what}: {lines} lines in {took:.2?}: {:.0} lines/s, {:.3} ms of cpu for 1,000 lines",
+        "  {requests} requests of {} lines, {} ms each, errors {errors:?}",
+        lines / requests.max(1),
+        sum_us / 1_000 / requests.max(1)
+    );
+    println!(
+        "{what}: {lines} lines of {} bytes in {took:.2?}: {:.0} lines/s, {:.3} ms of cpu for 1,000 lines",
+        bytes as u64 / lines,
         lines as f64 / took.as_secs_f64(),
         spent as f64 * 1_000.0 / lines as f64
     );
@@ -85,7 +102,7 @@ fn throughput() {
                 .await;
             }
         }
-        for (in_flight, gzip) in [(1, true), (2, true), (4, true), (4, false)] {
+        for (in_flight, gzip) in [(1, true), (2, true), (4, true), (4, false), (4, true), (1, true)] {
             let influxd = Influxd::start().await;
             let what = format!("real influxd, gzip {gzip}, {in_flight} in flight");
             measure(&what, influxd.url(), influxd.token(), &not_mine, |options| {
@@ -93,6 +110,11 @@ fn throughput() {
                 options.in_flight = in_flight;
             })
             .await;
+            // What was answered with 204 must be there.
+            let stored = influxd.influxql(BUCKET, "select count(uptime) from system").await;
+            assert_eq!(stored[0]["series"][0]["values"][0][1], SAMPLES);
+            let stored = influxd.influxql(BUCKET, "select count(usage_user) from cpu").await;
+            assert_eq!(stored[0]["series"][0]["values"][0][1], SAMPLES * 5);
         }
     });
 }

@@ -1,5 +1,7 @@
 //! A real InfluxDB 2 for a test: on a free port of the loopback, in a directory of its own, gone with the test.
 
+// clippy.toml allows these in test functions; helpers of tests are no different.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 // Each test binary uses a part of this.
 #![allow(dead_code)]
 
