@@ -5,8 +5,6 @@
 
 #[path = "influx/fake.rs"]
 mod fake;
-#[path = "influx/readings.rs"]
-mod readings;
 mod support;
 #[path = "influx/throughput.rs"]
 mod throughput;
@@ -17,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fake::{Behave, Fake};
-use readings::{StoredField, expected, from_flux, from_influxql, sample, small_sample};
 use support::influxd::{BUCKET, Influxd, ORG};
+use support::readings::{StoredField, expected, from_flux, from_influxql, sample, small_sample};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vitals_server::influx::delivery::{Delivery, Dropped, Limits, Next};

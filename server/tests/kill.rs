@@ -1,8 +1,9 @@
 //! SIGKILL of the server while 200 hosts send: every sample that was settled is in the store and reaches InfluxDB, as it
 //! was taken, to the bit.
 
-#[path = "influx/readings.rs"]
-mod readings;
+// clippy.toml allows these in test functions; helpers of tests are no different.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,10 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use readings::{Stored, StoredField, expected, from_flux};
 use serde_json::Value;
 use support::client::Client;
 use support::influxd::{BUCKET, Influxd, ORG};
+use support::readings::{Stored, StoredField, expected, from_flux};
 use support::server::{Server, wait_for};
 use vitals_client::simulate::host::Host;
 use vitals_client::simulate::script::Given;

@@ -1,5 +1,8 @@
 //! The whole way once: a real client's readings arrive at a real server, are shown, kept, and agree with `/proc`.
 
+// clippy.toml allows these in test functions; helpers of tests are no different.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use std::fs;

@@ -1,16 +1,17 @@
 //! What the real client says it sends is what a real InfluxDB gives back, read with Flux and with InfluxQL, field by field
 //! and floats to the bit.
 
-#[path = "influx/readings.rs"]
-mod readings;
+// clippy.toml allows these in test functions; helpers of tests are no different.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use readings::{Stored, StoredField, from_flux, from_influxql};
 use support::client::Client;
 use support::influxd::{BUCKET, Influxd, ORG};
+use support::readings::{Stored, StoredField, from_flux, from_influxql};
 use support::server::{Server, wait_for};
 
 /// A name and labels that need every escape there is but a backslash, which line protocol cannot say at every place.

@@ -44,7 +44,8 @@ fn taken(backlog: bool, samples: Vec<Sample>) -> Batch {
 #[test]
 fn a_hello_is_checked_before_anybody_is_let_in() {
     assert!(matches!(said(hello()), Ok(Step::Admit(_))));
-    let wrong: [(&str, fn(&mut Hello), Refusal); 8] = [
+    type Spoil = fn(&mut Hello);
+    let wrong: [(&str, Spoil, Refusal); 8] = [
         ("version", |hello| hello.protocol = 2, Refusal::Version),
         ("reserved id", |hello| hello.host = HostId::SERVER, Refusal::Credential),
         ("slash", |hello| hello.name = Text::cut("a/b"), Refusal::BadName),

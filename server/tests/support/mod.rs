@@ -4,4 +4,5 @@
 pub mod client;
 pub mod influxd;
 pub mod peer;
+pub mod readings;
 pub mod server;

@@ -9,7 +9,7 @@ use vitals_wire::mapping::{Point, Value, map_sample};
 use vitals_wire::sample::Sample;
 use vitals_wire::section::*;
 
-use crate::support::influxd::Row;
+use super::influxd::Row;
 
 /// A field's value, floats by their bits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
