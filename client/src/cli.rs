@@ -157,10 +157,9 @@ pub fn main() -> ExitCode {
             logging::start(config.log_level, config.log_format);
             block_on(run::run(config, tee.as_deref()))
         }),
-        Command::Sample { flags, format } => load(*flags).and_then(|config| {
+        Command::Sample { flags, format } => load(*flags).map(|config| {
             logging::start(config.log_level, config.log_format);
             sample(&config, format);
-            Ok(())
         }),
         Command::CheckConfig { flags } => load(*flags).map(|config| print(&config.describe())),
         Command::Simulate(flags) => {

@@ -142,7 +142,7 @@ struct Watcher {
     host: Arc<Host>,
     shared: Arc<Shared>,
     was_welcomed: bool,
-    is_connected: bool,
+    connected_since: Option<Instant>,
 }
 
 impl Observer for Watcher {
@@ -152,17 +152,17 @@ impl Observer for Watcher {
             None => Ok(()),
         };
         let mut totals = self.shared.totals();
-        totals.count(&event);
+        totals.count(&event, self.connected_since.map(|since| since.elapsed()));
         totals.unrecorded += u64::from(recorded.is_err());
         match event {
             Event::Opened { .. } => {
                 totals.connected += 1;
                 totals.welcomed += u64::from(!self.was_welcomed);
                 self.was_welcomed = true;
-                self.is_connected = true;
+                self.connected_since = Some(Instant::now());
             }
             Event::Closed { server, why, .. } => {
-                totals.connected -= u64::from(std::mem::take(&mut self.is_connected));
+                totals.connected -= u64::from(self.connected_since.take().is_some());
                 drop(totals);
                 tracing::debug!(host = self.host.name, server, reason = %why, "connection closed");
             }
@@ -278,7 +278,7 @@ impl Fleet {
             protocol: Protocol::new(settings, hello, Instant::now()),
             connect: self.connect.for_host(is_flapping),
             source,
-            observer: Watcher { host, shared, was_welcomed: false, is_connected: false },
+            observer: Watcher { host, shared, was_welcomed: false, connected_since: None },
         })
     }
 

@@ -34,13 +34,16 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Counts an event.
-    pub fn count(&mut self, event: &Event) {
+    /// Counts an event of a host that has been connected for so long.
+    pub fn count(&mut self, event: &Event, connected_for: Option<Duration>) {
         match event {
             Event::Taken { .. } => self.taken += 1,
             Event::Settled { age, .. } => {
                 self.settled += 1;
-                self.ages.add(*age);
+                // How long the others waited tells of the connection, not of the server.
+                if connected_for.is_some_and(|time| time >= *age) {
+                    self.ages.add(*age);
+                }
             }
             Event::Dropped { loss, .. } => *self.dropped.entry(loss.to_string()).or_default() += 1,
             Event::Opened { .. } => self.opened += 1,
@@ -69,7 +72,7 @@ impl Totals {
             unrecorded: self.unrecorded,
             ack_p50_ms: self.ages.quantile(0.5).map(millis),
             ack_p99_ms: self.ages.quantile(0.99).map(millis),
-            ack_max_ms: (self.settled > 0).then(|| millis(self.ages.max)),
+            ack_max_ms: (self.ages.count > 0).then(|| millis(self.ages.max)),
         }
     }
 }
@@ -97,7 +100,7 @@ pub struct Summary {
     pub refused: BTreeMap<String, u64>,
     /// Lines that could not be written to the record.
     pub unrecorded: u64,
-    /// Half of the samples were settled within this many ms of being taken.
+    /// Half of the samples that were taken while connected were settled within this many ms.
     pub ack_p50_ms: Option<f64>,
     /// 99 of 100 were.
     pub ack_p99_ms: Option<f64>,
