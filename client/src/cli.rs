@@ -227,7 +227,7 @@ fn options(flags: &SimulateFlags) -> anyhow::Result<simulate::Options> {
         server: flags.server.clone(),
         insecure: flags.insecure,
         token_file: flags.token_file.clone(),
-        state_dir: Some(PathBuf::new()),
+        data_dir: Some(PathBuf::new()),
         ..Flags::default()
     };
     let config = Config::load(of_client, &around)?;

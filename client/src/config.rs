@@ -91,7 +91,7 @@ pub struct Flags {
     /// Directory of this client's identity [env: VITALS_DATA_DIR] [default: /var/lib/vitals-client for root, else
     /// ~/.local/state/vitals-client].
     #[arg(long, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
     /// Send to servers beyond this machine without encryption [env: VITALS_INSECURE].
     #[arg(long)]
     pub insecure: bool,
@@ -113,7 +113,7 @@ struct File {
     interval: Option<Interval>,
     hostname: Option<HostName>,
     labels: Option<Labels>,
-    state_dir: Option<PathBuf>,
+    data_dir: Option<PathBuf>,
     insecure: Option<bool>,
     log_level: Option<value::Word<logging::Level>>,
     log_format: Option<value::Word<logging::Format>>,
@@ -136,7 +136,7 @@ pub struct Config {
     /// Its labels.
     pub labels: Labels,
     /// Where its identity is.
-    pub state_dir: PathBuf,
+    pub data_dir: PathBuf,
     /// Whether plain TCP may leave this machine.
     pub insecure: bool,
     /// How much is logged.
@@ -248,7 +248,7 @@ impl Config {
         let labels = Labels::merge(flags.labels)
             .map_err(|message| ConfigError::Value { from: "--label".to_owned(), message })?;
         let labels = from.pick("labels", labels, "VITALS_LABELS", parsed, file.labels)?;
-        let state_dir = from.pick("state_dir", flags.state_dir, "VITALS_DATA_DIR", parsed, file.state_dir)?;
+        let data_dir = from.pick("data_dir", flags.data_dir, "VITALS_DATA_DIR", parsed, file.data_dir)?;
         let insecure = Some(true).filter(|_| flags.insecure);
         let insecure = from.pick("insecure", insecure, "VITALS_INSECURE", value::yes_or_no, file.insecure)?;
         let in_file = file.log_level.map(|word| word.0);
@@ -263,9 +263,9 @@ impl Config {
             interval: interval.unwrap_or_default(),
             hostname: hostname.unwrap_or_else(|| HostName::nearest(&around.hostname())),
             labels: labels.unwrap_or_default(),
-            state_dir: match state_dir {
+            data_dir: match data_dir {
                 Some(dir) => dir,
-                None => default_state_dir(around),
+                None => default_data_dir(around),
             },
             insecure: insecure.unwrap_or_default(),
             log_level: log_level.unwrap_or_default(),
@@ -308,7 +308,7 @@ impl Config {
             "labels",
             if labels.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", labels.join(", ")) },
         );
-        line("state_dir", quoted(&self.state_dir.display().to_string()));
+        line("data_dir", quoted(&self.data_dir.display().to_string()));
         line("log_level", quoted(&self.log_level.to_string()));
         line("log_format", quoted(&self.log_format.to_string()));
         self.describe_collect(&mut out);
@@ -392,7 +392,7 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn default_state_dir(around: &impl Surroundings) -> PathBuf {
+fn default_data_dir(around: &impl Surroundings) -> PathBuf {
     let state = || around.variable("XDG_STATE_HOME").map(PathBuf::from);
     let home = || around.variable("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     let own = if around.is_root() { None } else { state().or_else(home) };

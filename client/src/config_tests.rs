@@ -59,15 +59,15 @@ fn nothing_has_to_be_configured() {
     assert_eq!(config.servers[0].as_str(), "127.0.0.1:7400");
     assert_eq!(config.interval.millis(), 5000);
     assert_eq!(config.hostname.as_str(), "from-the-system");
-    assert_eq!(config.state_dir, Path::new("/home/x/.local/state/vitals-client"));
+    assert_eq!(config.data_dir, Path::new("/home/x/.local/state/vitals-client"));
     assert_eq!(config.origin("server"), "default");
     let root = Around { is_root: true, ..around(&[]) };
     let config = Config::load(Flags::default(), &root).unwrap();
-    assert_eq!(config.state_dir, Path::new("/var/lib/vitals-client"));
+    assert_eq!(config.data_dir, Path::new("/var/lib/vitals-client"));
     let config = Config::load(Flags::default(), &around(&[("XDG_STATE_HOME", "/s")])).unwrap();
-    assert_eq!(config.state_dir, Path::new("/s/vitals-client"));
+    assert_eq!(config.data_dir, Path::new("/s/vitals-client"));
     let homeless = Config::load(Flags::default(), &Around::default()).unwrap();
-    assert_eq!(homeless.state_dir, Path::new("/var/lib/vitals-client"));
+    assert_eq!(homeless.data_dir, Path::new("/var/lib/vitals-client"));
 }
 
 #[test]

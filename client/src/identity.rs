@@ -27,7 +27,7 @@ const MAX_FILE_BYTES: u64 = 4096;
 pub enum IdentityError {
     /// The directory or a file in it cannot be used.
     #[error(
-        "cannot {what} {}: {error}; name another directory with state_dir, --state-dir or VITALS_DATA_DIR, or make this one usable",
+        "cannot {what} {}: {error}; name another directory with data_dir, --data-dir or VITALS_DATA_DIR, or make this one usable",
         path.display()
     )]
     Io {
@@ -39,7 +39,7 @@ pub enum IdentityError {
         error: io::Error,
     },
     /// Another client runs on the directory.
-    #[error("another client runs on {}: stop it first, or name another directory with --state-dir", path.display())]
+    #[error("another client runs on {}: stop it first, or name another directory with --data-dir", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,

@@ -34,7 +34,7 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// Runs until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
     let started = Instant::now();
-    let identity = Identity::open(&config.state_dir)?;
+    let identity = Identity::open(&config.data_dir)?;
     let tee = match tee {
         Some(path) => Some(
             Tee::open(path, config.hostname.as_str(), config.labels.clone())
@@ -49,7 +49,7 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         name = config.hostname.as_str(),
         servers = servers.join(","),
         interval = %config.interval,
-        state_dir = %config.state_dir.display(),
+        data_dir = %config.data_dir.display(),
         is_new = identity.is_new,
         "started"
     );

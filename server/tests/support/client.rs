@@ -27,7 +27,7 @@ impl Client {
     pub fn run(server: SocketAddr, dir: &Path, name: &str, more: &[&str]) -> Self {
         let server = server.to_string();
         let mut args =
-            vec!["run", "--server", &server, "--state-dir", dir.to_str().unwrap(), "--hostname", name];
+            vec!["run", "--server", &server, "--data-dir", dir.to_str().unwrap(), "--hostname", name];
         args.extend(more);
         Self::start(&args)
     }
