@@ -88,7 +88,10 @@ pub(super) struct SlowReads {
 
 struct Shared {
     work: Mutex<Work>,
+    /// There is something to do.
     wake: Condvar,
+    /// There is nothing left to do.
+    done: Condvar,
     deadline: Duration,
 }
 
@@ -110,12 +113,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SlowReads {
     pub(super) fn new(deadline: Duration, counters: Arc<Counters>) -> Self {
-        let shared = Shared { work: Mutex::default(), wake: Condvar::new(), deadline };
+        let shared = Shared { work: Mutex::default(), wake: Condvar::new(), done: Condvar::new(), deadline };
         Self { items: Vec::new(), shared: Arc::new(shared), counters, is_exhausted: false }
     }
 
-    /// A quarter of the deadline.
-    pub(super) fn patience(&self) -> Duration {
+    /// How long a call keeps others waiting: a quarter of the deadline.
+    fn patience(&self) -> Duration {
         self.shared.deadline / 4
     }
 
@@ -166,8 +169,23 @@ impl SlowReads {
         shared.wake.notify_one();
     }
 
+    /// Waits until all calls of the round have answered, at most until `due`, or until `go_on` says no; it is asked every
+    /// quarter of the deadline.
+    pub(super) fn settle(&mut self, due: Instant, go_on: impl Fn() -> bool) {
+        loop {
+            let now = Instant::now();
+            if self.poll(now) || now >= due || !go_on() {
+                return;
+            }
+            let work = lock(&self.shared.work);
+            let is_open = |work: &mut Work| !work.queue.is_empty() || work.busy_since.is_some();
+            let patience = self.patience().min(due - now);
+            drop(self.shared.done.wait_timeout_while(work, patience, is_open));
+        }
+    }
+
     /// Whether no call of the round is waited for any more. Gives a fresh thread to the others if one takes long.
-    pub(super) fn poll(&mut self, now: Instant) -> bool {
+    fn poll(&mut self, now: Instant) -> bool {
         let shared = self.shared.clone();
         let mut work = lock(&shared.work);
         let Some(since) = work.busy_since else {
@@ -258,6 +276,7 @@ impl Shared {
             }
             let Some(item) = work.queue.pop_front() else {
                 work.busy_since = None;
+                self.done.notify_all();
                 work = self.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
