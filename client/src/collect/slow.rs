@@ -144,6 +144,10 @@ impl SlowReads {
         self.report(now);
         let shared = self.shared.clone();
         let mut work = lock(&shared.work);
+        // What the round before did not come to: each begins with those that answer quickly.
+        for item in work.queue.drain(..) {
+            lock(&item.state).is_queued = false;
+        }
         let mut skipped = 0;
         for item in &self.items {
             let mut state = lock(&item.state);
@@ -169,27 +173,31 @@ impl SlowReads {
         shared.wake.notify_one();
     }
 
-    /// Waits until all calls of the round have answered, at most until `due`, or until `go_on` says no; it is asked every
-    /// quarter of the deadline.
+    /// Waits until all calls of the round have answered, but for those that are known to hang; at most until `due`, or
+    /// until `go_on` says no. It is asked every quarter of the deadline, and so is who takes long.
     pub(super) fn settle(&mut self, due: Instant, go_on: impl Fn() -> bool) {
         loop {
             let now = Instant::now();
-            if self.poll(now) || now >= due || !go_on() {
+            self.poll(now);
+            let work = lock(&self.shared.work);
+            let is_waited_for = |item: &Arc<SlowItem>| {
+                let state = lock(&item.state);
+                state.started.is_some() && !state.is_reported
+            };
+            let is_settled = work.queue.is_empty() && work.busy_since.is_none();
+            if (is_settled && !self.items.iter().any(is_waited_for)) || now >= due || !go_on() {
                 return;
             }
-            let work = lock(&self.shared.work);
-            let is_open = |work: &mut Work| !work.queue.is_empty() || work.busy_since.is_some();
-            let patience = self.patience().min(due - now);
-            drop(self.shared.done.wait_timeout_while(work, patience, is_open));
+            drop(self.shared.done.wait_timeout(work, self.patience().min(due - now)));
         }
     }
 
-    /// Whether no call of the round is waited for any more. Gives a fresh thread to the others if one takes long.
-    fn poll(&mut self, now: Instant) -> bool {
+    /// Gives a fresh thread to the others if one takes long.
+    fn poll(&mut self, now: Instant) {
         let shared = self.shared.clone();
         let mut work = lock(&shared.work);
         let Some(since) = work.busy_since else {
-            return work.queue.is_empty();
+            return;
         };
         if now.saturating_duration_since(since) >= self.patience() {
             // The worker keeps its call and ends with it.
@@ -209,7 +217,6 @@ impl SlowReads {
                 self.spawn(&mut work);
             }
         }
-        work.queue.is_empty() && work.busy_since.is_none()
     }
 
     /// The reading is due: what hangs is named and counted.
@@ -293,6 +300,7 @@ impl Shared {
             work = lock(&self.work);
             if work.worker != number {
                 work.stuck = work.stuck.saturating_sub(1);
+                self.done.notify_all();
                 return;
             }
         }
