@@ -3,12 +3,12 @@
 //! The sampler knows nothing of what becomes of its samples. Reading takes a fraction of a millisecond and never blocks:
 //! what may block is asked one deadline before a sample is due, on a thread of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 use vitals_wire::bounded::List;
 use vitals_wire::sample::Sample;
 
@@ -19,6 +19,10 @@ use crate::collect::{CollectConfig, Collectors, Counters, Roots};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// How much longer the first sample waits for the first walk over processes.
 const FIRST_WALK: Duration = Duration::from_millis(250);
+/// Between two attempts to send where nobody takes samples for the time being.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+/// The sampler's thread needs little stack.
+const STACK_BYTES: usize = 256 << 10;
 /// The shortest and the longest interval.
 pub const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
@@ -49,42 +53,32 @@ impl Sampler {
 
     /// The first sample, complete: two readings half a second apart. Sleeps in between.
     pub fn first(&mut self) -> Sample {
-        self.prime();
-        let due = Instant::now() + FIRST_PAUSE;
-        self.wait_until(due);
-        let latest = due + FIRST_WALK;
-        while self.collectors.is_first_walk_under_way() && Instant::now() < latest {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.prime(&Stop::default());
         self.take(wall_ms())
     }
 
     /// The next sample. Waits for what may block, mostly less than a millisecond and at most its deadline.
+    #[allow(clippy::should_implement_trait, reason = "it has no end, and each takes time")]
     pub fn next(&mut self) -> Sample {
         self.collectors.begin();
-        let due = Instant::now() + self.deadline;
-        while !self.collectors.poll() && Instant::now() < due {
-            std::thread::sleep(Duration::from_micros(200));
-        }
+        self.collectors.settle(Instant::now() + self.deadline, || true);
         self.take(wall_ms())
     }
 
-    /// The reading that the first sample is compared with.
-    fn prime(&mut self) {
+    /// Takes the reading that the first sample is compared with, and waits until that one is due.
+    fn prime(&mut self, stop: &Stop) {
         self.collectors.begin();
         // What this reading tells is of no use, what it leaves in the collectors is.
         drop(self.collectors.read());
+        let due = Instant::now() + FIRST_PAUSE;
         self.collectors.begin();
-    }
-
-    fn wait_until(&mut self, due: Instant) {
-        loop {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        self.collectors.settle(due, || !stop.is_set());
+        stop.sleep_until(due);
+        let latest = due + FIRST_WALK;
+        while self.collectors.is_first_walk_under_way() && Instant::now() < latest {
+            if !stop.sleep_until(Instant::now() + Duration::from_millis(5)) {
                 return;
             }
-            self.collectors.poll();
-            std::thread::sleep(left.min(self.collectors.patience()));
         }
     }
 
@@ -112,78 +106,150 @@ pub async fn run(
 ///
 /// `interval` is held within [`INTERVALS`]. A tick that cannot be kept, because the machine slept or `out` was full, is
 /// skipped and counted; samples never bunch. Ends when `shutdown` is cancelled or nobody takes samples any more.
+///
+/// The work is done on a thread of its own: nothing on the caller's runtime waits for it, and one precise sleep costs less
+/// than a runtime's timers.
 pub async fn run_sampler(
-    mut sampler: Sampler,
+    sampler: Sampler,
     interval: Duration,
     phase: Duration,
-    mut clock: SampleClock,
+    clock: SampleClock,
     out: mpsc::Sender<Sample>,
     shutdown: CancellationToken,
 ) {
-    let work = async {
-        sample_forever(&mut sampler, interval, phase, &mut clock, &out).await;
-        debug!("nobody takes samples any more");
-    };
+    let interval = interval.clamp(*INTERVALS.start(), *INTERVALS.end());
+    let stop = Arc::new(Stop::default());
+    let (ended, has_ended) = oneshot::channel();
+    let mut work = Work { sampler, interval, phase, clock, out, stop: stop.clone() };
+    let thread =
+        std::thread::Builder::new().name("sampler".into()).stack_size(STACK_BYTES).spawn(move || {
+            work.sample();
+            // Nobody waits any more where the runtime ended first.
+            let _ = ended.send(());
+        });
+    if let Err(error) = thread {
+        error!(%error, "cannot start the sampler's thread");
+        return;
+    }
+    // However this future ends, the thread does, too.
+    let _stop_at_drop = StopAtDrop(&stop);
+    let mut has_ended = std::pin::pin!(has_ended);
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = work => {}
+        _ = &mut has_ended => {
+            debug!("nobody takes samples any more");
+            return;
+        }
+    }
+    stop.set();
+    // It looks within a quarter of the deadline.
+    let _ = has_ended.await;
+}
+
+/// Tells the sampler's thread to end.
+#[derive(Default)]
+struct Stop {
+    is_set: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Stop {
+    fn is_set(&self) -> bool {
+        *self.is_set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self) {
+        *self.is_set.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_all();
+    }
+
+    /// Whether it slept until `due`; not, if it was stopped.
+    fn sleep_until(&self, due: Instant) -> bool {
+        let mut is_set = self.is_set.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            if *is_set || left.is_zero() {
+                return !*is_set;
+            }
+            is_set = self.wake.wait_timeout(is_set, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
-async fn sample_forever(
-    sampler: &mut Sampler,
+struct StopAtDrop<'a>(&'a Stop);
+
+impl Drop for StopAtDrop<'_> {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+/// What the sampler's thread does.
+struct Work {
+    sampler: Sampler,
     interval: Duration,
     phase: Duration,
-    clock: &mut SampleClock,
-    out: &mpsc::Sender<Sample>,
-) {
-    let interval = interval.clamp(*INTERVALS.start(), *INTERVALS.end());
-    let mut ticks = Ticks::new(Instant::now(), wall_ms(), interval, phase);
-    // What may block has this long before a sample, which at an interval of 1 s is less than its deadline.
-    let lead = sampler.deadline.min(interval * 3 / 4);
-    sampler.prime();
-    let mut due = Instant::now() + FIRST_PAUSE;
-    poll_until(sampler, due).await;
-    while sampler.collectors.is_first_walk_under_way() && Instant::now() < due + FIRST_WALK {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    clock: SampleClock,
+    out: mpsc::Sender<Sample>,
+    stop: Arc<Stop>,
+}
+
+impl Work {
+    /// Samples until it is stopped, or nobody takes samples.
+    fn sample(&mut self) {
+        let mut ticks = Ticks::new(Instant::now(), wall_ms(), self.interval, self.phase);
+        // What may block has this long before a sample, which at an interval of 1 s is less than its deadline.
+        let lead = self.sampler.deadline.min(self.interval * 3 / 4);
+        self.sampler.prime(&self.stop);
+        while !self.stop.is_set() {
+            let Some(time_ms) = self.stamp() else { return };
+            let sample = self.sampler.take(time_ms);
+            if !self.send(sample) {
+                return;
+            }
+            let (due, missed) = ticks.after(Instant::now());
+            if missed > 0 {
+                Counters::add(&self.sampler.counters.missed_ticks, missed as usize);
+                warn!(missed, "too late for some samples, skipped them");
+            }
+            if !self.stop.sleep_until(due - lead) {
+                return;
+            }
+            self.sampler.collectors.begin();
+            self.sampler.collectors.settle(due, || !self.stop.is_set());
+            self.stop.sleep_until(due);
+        }
     }
-    loop {
-        tokio::time::sleep_until(due.into()).await;
-        let time_ms = loop {
-            match clock.stamp(wall_ms(), steady_ms()) {
-                Stamp::Take(time_ms) => break time_ms,
+
+    /// The time of a sample taken now; `None` if stopped while waiting for a clock that was set back.
+    fn stamp(&mut self) -> Option<i64> {
+        loop {
+            match self.clock.stamp(wall_ms(), steady_ms()) {
+                Stamp::Take(time_ms) => return Some(time_ms),
                 Stamp::Wait(wait) => {
                     warn!(
                         wait_ms = wait.as_millis() as u64,
                         "the clock was set back a little, waiting for it"
                     );
-                    tokio::time::sleep(wait).await;
+                    if !self.stop.sleep_until(Instant::now() + wait) {
+                        return None;
+                    }
                 }
             }
-        };
-        let sample = sampler.take(time_ms);
-        if out.send(sample).await.is_err() {
-            return;
         }
-        let (next, missed) = ticks.after(Instant::now());
-        if missed > 0 {
-            Counters::add(&sampler.counters.missed_ticks, missed as usize);
-            warn!(missed, "too late for some samples, skipped them");
-        }
-        due = next;
-        tokio::time::sleep_until((due - lead).into()).await;
-        sampler.collectors.begin();
-        poll_until(sampler, due).await;
     }
-}
 
-/// Gives what may block the time until `due`, looking after it now and then, and returns early when all has answered.
-async fn poll_until(sampler: &mut Sampler, due: Instant) {
-    loop {
-        let next = (Instant::now() + sampler.collectors.patience()).min(due);
-        tokio::time::sleep_until(next.into()).await;
-        if sampler.collectors.poll() || next >= due {
-            return;
+    /// Whether somebody took the sample. Waits while the channel is full: ticks missed meanwhile are counted.
+    fn send(&self, mut sample: Sample) -> bool {
+        loop {
+            match self.out.try_send(sample) {
+                Ok(()) => return true,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
+                Err(mpsc::error::TrySendError::Full(back)) => sample = back,
+            }
+            if !self.stop.sleep_until(Instant::now() + FULL_PAUSE) {
+                return false;
+            }
         }
     }
 }

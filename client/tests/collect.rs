@@ -1,5 +1,6 @@
 //! Readings of this machine against `/proc` at the same time, and the two back ends against each other.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::BTreeMap;
 

@@ -111,15 +111,10 @@ impl Collectors {
         self.slow.begin_round(now);
     }
 
-    /// Whether all that [`Self::begin`] asked has answered or is known to hang. If one call takes long, a fresh thread
-    /// goes on with the others.
-    pub fn poll(&mut self) -> bool {
-        self.slow.poll(Instant::now())
-    }
-
-    /// How long to wait between two calls of [`Self::poll`].
-    pub fn patience(&self) -> Duration {
-        self.slow.patience()
+    /// Waits until all that [`Self::begin`] asked has answered or is known to take long, at most until `due`, or until
+    /// `go_on` says no.
+    pub fn settle(&mut self, due: Instant, go_on: impl Fn() -> bool) {
+        self.slow.settle(due, go_on);
     }
 
     /// Whether the first walk over processes is still under way.

@@ -88,7 +88,10 @@ pub(super) struct SlowReads {
 
 struct Shared {
     work: Mutex<Work>,
+    /// There is something to do.
     wake: Condvar,
+    /// There is nothing left to do.
+    done: Condvar,
     deadline: Duration,
 }
 
@@ -110,12 +113,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl SlowReads {
     pub(super) fn new(deadline: Duration, counters: Arc<Counters>) -> Self {
-        let shared = Shared { work: Mutex::default(), wake: Condvar::new(), deadline };
+        let shared = Shared { work: Mutex::default(), wake: Condvar::new(), done: Condvar::new(), deadline };
         Self { items: Vec::new(), shared: Arc::new(shared), counters, is_exhausted: false }
     }
 
-    /// A quarter of the deadline.
-    pub(super) fn patience(&self) -> Duration {
+    /// How long a call keeps others waiting: a quarter of the deadline.
+    fn patience(&self) -> Duration {
         self.shared.deadline / 4
     }
 
@@ -141,6 +144,10 @@ impl SlowReads {
         self.report(now);
         let shared = self.shared.clone();
         let mut work = lock(&shared.work);
+        // What the round before did not come to: each begins with those that answer quickly.
+        for item in work.queue.drain(..) {
+            lock(&item.state).is_queued = false;
+        }
         let mut skipped = 0;
         for item in &self.items {
             let mut state = lock(&item.state);
@@ -166,12 +173,31 @@ impl SlowReads {
         shared.wake.notify_one();
     }
 
-    /// Whether no call of the round is waited for any more. Gives a fresh thread to the others if one takes long.
-    pub(super) fn poll(&mut self, now: Instant) -> bool {
+    /// Waits until all calls of the round have answered, but for those that are known to hang; at most until `due`, or
+    /// until `go_on` says no. It is asked every quarter of the deadline, and so is who takes long.
+    pub(super) fn settle(&mut self, due: Instant, go_on: impl Fn() -> bool) {
+        loop {
+            let now = Instant::now();
+            self.poll(now);
+            let work = lock(&self.shared.work);
+            let is_waited_for = |item: &Arc<SlowItem>| {
+                let state = lock(&item.state);
+                state.started.is_some() && !state.is_reported
+            };
+            let is_settled = work.queue.is_empty() && work.busy_since.is_none();
+            if (is_settled && !self.items.iter().any(is_waited_for)) || now >= due || !go_on() {
+                return;
+            }
+            drop(self.shared.done.wait_timeout(work, self.patience().min(due - now)));
+        }
+    }
+
+    /// Gives a fresh thread to the others if one takes long.
+    fn poll(&mut self, now: Instant) {
         let shared = self.shared.clone();
         let mut work = lock(&shared.work);
         let Some(since) = work.busy_since else {
-            return work.queue.is_empty();
+            return;
         };
         if now.saturating_duration_since(since) >= self.patience() {
             // The worker keeps its call and ends with it.
@@ -191,7 +217,6 @@ impl SlowReads {
                 self.spawn(&mut work);
             }
         }
-        work.queue.is_empty() && work.busy_since.is_none()
     }
 
     /// The reading is due: what hangs is named and counted.
@@ -258,6 +283,7 @@ impl Shared {
             }
             let Some(item) = work.queue.pop_front() else {
                 work.busy_since = None;
+                self.done.notify_all();
                 work = self.wake.wait(work).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -274,6 +300,7 @@ impl Shared {
             work = lock(&self.work);
             if work.worker != number {
                 work.stuck = work.stuck.saturating_sub(1);
+                self.done.notify_all();
                 return;
             }
         }

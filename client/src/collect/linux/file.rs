@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use tracing::{info, warn};
 
 use super::scan;
@@ -51,6 +52,18 @@ impl HeldFile {
     /// Closes it, so that the next read opens what is at its path then.
     pub(super) fn reopen(&mut self) {
         self.file = None;
+    }
+
+    /// Whether the kernel says that its text is another than when it was asked before: for mountinfo, the only file that
+    /// can tell. True also where it cannot be asked.
+    pub(super) fn has_changed(&self) -> bool {
+        let Some(file) = &self.file else { return true };
+        let mut polled = [PollFd::new(file, PollFlags::PRI)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match rustix::event::poll(&mut polled, Some(&now)) {
+            Ok(_) => polled[0].revents().intersects(PollFlags::PRI | PollFlags::ERR | PollFlags::NVAL),
+            Err(_) => true,
+        }
     }
 
     /// Its text of this reading: read the first time after [`Self::forget`].

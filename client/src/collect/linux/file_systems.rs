@@ -77,7 +77,11 @@ impl FileSystemsCollector {
 }
 
 impl Collector for FileSystemsCollector {
-    fn prepare(&mut self, slow: &mut SlowReads, _rescan: bool) {
+    fn prepare(&mut self, slow: &mut SlowReads, rescan: bool) {
+        // The kernel tells when something was mounted, but not when an error made a file system read-only.
+        if !rescan && !self.mountinfo.has_changed() {
+            return;
+        }
         let Some(text) = self.mountinfo.read() else {
             self.text.clear();
             self.known.clear();

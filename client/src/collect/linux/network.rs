@@ -36,6 +36,9 @@ struct Known {
     speed: i64,
     speed_call: Option<Arc<SlowItem>>,
     was_up: bool,
+    is_loopback: bool,
+    /// What it had counted when its state was read.
+    figures: Figures,
     /// The speed was asked for since it came up.
     has_asked: bool,
 }
@@ -64,18 +67,28 @@ impl Known {
             speed: UNKNOWN_SPEED,
             speed_call: None,
             was_up: false,
+            is_loopback: false,
+            figures: Figures::default(),
             has_asked: false,
         }
     }
 
     /// Whether it is up and leads somewhere. Where that cannot be read, as in a container, it is shown.
-    fn is_shown(&mut self) -> bool {
-        if !self.is_wanted {
+    fn is_shown(&mut self, figures: &Figures, rescan: bool) -> bool {
+        if !self.is_wanted || self.is_loopback {
             return false;
         }
         let Some(flags) = &self.flags else { return true };
+        // One that is down and moves nothing is still down: it need not be looked at each time.
+        let has_moved = std::mem::replace(&mut self.figures, *figures) != *figures;
+        if !(self.was_up || has_moved || rescan) {
+            return false;
+        }
         match flags.hexadecimal() {
-            Ok(flags) => flags & UP != 0 && flags & LOOPBACK == 0,
+            Ok(flags) => {
+                self.is_loopback = flags & LOOPBACK != 0;
+                flags & UP != 0 && !self.is_loopback
+            }
             Err(_) => {
                 // It is gone; one of the same name will be opened anew.
                 self.flags = None;
@@ -117,7 +130,9 @@ impl Collector for NetworkCollector {
         let mut seen = 0;
         for (name, figures) in scan::lines(text).filter_map(parse_line) {
             // The kernel's order changes only when interfaces come and go.
-            match self.known[seen..].iter().position(|known| *known.name == *name) {
+            let then = self.known[seen..].iter().position(|known| *known.name == *name);
+            let is_new = then.is_none();
+            match then {
                 Some(skipped) => drop(self.known.drain(seen..seen + skipped)),
                 None => self.known.insert(seen, Known::new(name, &self.config, &self.class)),
             }
@@ -126,7 +141,7 @@ impl Collector for NetworkCollector {
             if known.flags.is_none() && known.is_wanted && reading.rescan {
                 *known = Known::new(name, &self.config, &self.class);
             }
-            let is_up = known.is_shown();
+            let is_up = known.is_shown(&figures, reading.rescan || is_new);
             known.has_asked &= known.was_up;
             known.was_up = is_up;
             if !known.was_up {

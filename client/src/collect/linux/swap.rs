@@ -8,18 +8,26 @@ use super::{memory, scan};
 
 pub(super) struct SwapCollector {
     vmstat: HeldFile,
+    moved: Moved,
 }
+
+/// Pages in and out since the start.
+type Moved = (Option<u64>, Option<u64>);
 
 impl SwapCollector {
     pub(super) fn new(setup: &Setup<'_>) -> Self {
-        Self { vmstat: HeldFile::optional(setup.roots.proc.join("vmstat")) }
+        Self { vmstat: HeldFile::optional(setup.roots.proc.join("vmstat")), moved: Moved::default() }
     }
 }
 
 impl Collector for SwapCollector {
     fn collect(&mut self, reading: &mut Reading<'_>) {
         let Some((total, free)) = reading.shared.meminfo().and_then(parse_size) else { return };
-        let (pages_in, pages_out) = self.vmstat.read().map(parse_moved).unwrap_or_default();
+        // Without swap space nothing moves, and the file is the longest of all.
+        if total > 0 || reading.rescan {
+            self.moved = self.vmstat.read().map(parse_moved).unwrap_or_default();
+        }
+        let (pages_in, pages_out) = self.moved;
         let page_size = rustix::param::page_size() as u64;
         let bytes = |pages: Option<u64>| pages.map(|pages| pages.saturating_mul(page_size));
         let swap = Swap { total, free, bytes_in: bytes(pages_in), bytes_out: bytes(pages_out) };
@@ -34,8 +42,7 @@ fn parse_size(meminfo: &[u8]) -> Option<(u64, u64)> {
     Some((find(b"SwapTotal")?, find(b"SwapFree")?))
 }
 
-/// Pages in and out since the start.
-fn parse_moved(vmstat: &[u8]) -> (Option<u64>, Option<u64>) {
+fn parse_moved(vmstat: &[u8]) -> Moved {
     let find =
         |prefix: &[u8]| scan::lines(vmstat).find_map(|line| line.strip_prefix(prefix)).and_then(scan::number);
     (find(b"pswpin "), find(b"pswpout "))
