@@ -364,8 +364,8 @@ impl Machine {
             merged_reads: Some(self.reads / 7),
             merged_writes: Some(self.writes / 3),
             times: Some(DiskTimes {
-                io_await: hundredths(busy as f64 / (writes + reads).max(1) as f64 * 1.37),
-                io_svctm: hundredths(busy as f64 / (writes + reads).max(1) as f64),
+                io_await: Some(hundredths(busy as f64 / (writes + reads).max(1) as f64 * 1.37)),
+                io_svctm: Some(hundredths(busy as f64 / (writes + reads).max(1) as f64)),
                 io_util: hundredths(busy as f64 / 50.0),
             }),
         };

@@ -226,7 +226,7 @@ fn a_sample_with_nan_loses_that_figure_alone() {
         iops_in_progress: None,
         merged_reads: None,
         merged_writes: None,
-        times: Some(DiskTimes { io_await: f64::NAN, io_svctm: 2.5, io_util: f64::INFINITY }),
+        times: Some(DiskTimes { io_await: Some(f64::NAN), io_svctm: Some(2.5), io_util: f64::INFINITY }),
     };
     let section = Section::DiskIo(DiskIo { disks: List::new(vec![disk]).unwrap() });
     let ack = peer.send(1, Sample { time_ms: now_ms(), sections: List::new(vec![section]).unwrap() });

@@ -136,11 +136,8 @@ fn file_system() -> impl Strategy<Value = FileSystem> {
 }
 
 fn disk(float: impl Strategy<Value = f64> + Clone) -> impl Strategy<Value = Disk> {
-    let times = [float.clone(), float.clone(), float].prop_map(|[io_await, io_svctm, io_util]| DiskTimes {
-        io_await,
-        io_svctm,
-        io_util,
-    });
+    let times = (option::of(float.clone()), option::of(float.clone()), float)
+        .prop_map(|(io_await, io_svctm, io_util)| DiskTimes { io_await, io_svctm, io_util });
     (text(), vec(count(), 4), vec(option::of(count()), 7), option::of(times)).prop_map(
         |(name, counts, rest, times)| Disk {
             name,

@@ -407,7 +407,7 @@ fn a_sample_at_all_its_caps_fits_a_frame() {
         iops_in_progress: Some(u64::MAX),
         merged_reads: Some(u64::MAX),
         merged_writes: Some(u64::MAX),
-        times: Some(DiskTimes { io_await: 1.0, io_svctm: 1.0, io_util: 1.0 }),
+        times: Some(DiskTimes { io_await: Some(1.0), io_svctm: Some(1.0), io_util: 1.0 }),
     };
     let interface = Interface {
         name: long(),

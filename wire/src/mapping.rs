@@ -127,8 +127,8 @@ struct Mapper<'a, P> {
 }
 
 impl<'a, P: Points> Mapper<'a, P> {
-    fn float(&mut self, name: &'a str, value: f64) {
-        if value.is_finite() {
+    fn float(&mut self, name: &'a str, value: impl Into<Option<f64>>) {
+        if let Some(value) = value.into().filter(|value| value.is_finite()) {
             self.fields.push(Field { name, value: Value::Float(value) });
         }
     }

@@ -256,7 +256,11 @@ fn figures_that_line_protocol_cannot_say_are_left_out() {
         Section::DiskIo(disk_io) => disk_io.disks[0].clone(),
         other => panic!("{other:?}"),
     };
-    disk.times = Some(DiskTimes { io_await: f64::NAN, io_svctm: f64::INFINITY, io_util: f64::NEG_INFINITY });
+    disk.times = Some(DiskTimes {
+        io_await: Some(f64::NAN),
+        io_svctm: Some(f64::INFINITY),
+        io_util: f64::NEG_INFINITY,
+    });
     disk.reads = u64::MAX;
     disk.writes = i64::MAX as u64;
     let points = points_of(vec![DiskIo { disks: list(vec![disk]) }.into()]);

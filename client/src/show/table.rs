@@ -228,7 +228,7 @@ fn disk_io_block(disk_io: &DiskIo) -> String {
     let mut block = Block::new(&["DISK", "read", "written", "reads", "writes", "busy", "wait", "queue"]);
     for disk in &disk_io.disks {
         let times = disk.times;
-        let wait = times.map(|times| times.io_await).filter(|wait| wait.is_finite());
+        let wait = times.and_then(|times| times.io_await);
         block.row([
             disk.name.to_string(),
             bytes(disk.read_bytes),

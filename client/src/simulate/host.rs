@@ -361,8 +361,8 @@ impl Host {
                 merged_reads: Some(reads / 20),
                 merged_writes: Some(writes / 3),
                 times: Some(DiskTimes {
-                    io_await: centi(0.4 + busy).value(),
-                    io_svctm: centi(0.2 + busy / 4.0).value(),
+                    io_await: Some(centi(0.4 + busy).value()),
+                    io_svctm: Some(centi(0.2 + busy / 4.0).value()),
                     io_util: centi(8.0 * busy).value(),
                 }),
             }

@@ -158,7 +158,8 @@ fn look_into(sample: &Sample) -> Oddities {
             Section::Opaque(_) => oddities.unknown += 1,
             Section::DiskIo(disk_io) => {
                 let times = disk_io.disks.iter().filter_map(|disk| disk.times);
-                let figures = times.flat_map(|times| [times.io_await, times.io_svctm, times.io_util]);
+                let figures =
+                    times.flat_map(|times| [times.io_await, times.io_svctm, Some(times.io_util)]).flatten();
                 oddities.not_finite += figures.filter(|figure| !figure.is_finite()).count() as u64;
             }
             _ => {}

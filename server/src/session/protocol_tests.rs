@@ -130,7 +130,7 @@ fn what_cannot_be_understood_is_counted_and_harms_nothing_else() {
         iops_in_progress: None,
         merged_reads: None,
         merged_writes: None,
-        times: Some(DiskTimes { io_await: f64::NAN, io_svctm: 1.0, io_util: f64::INFINITY }),
+        times: Some(DiskTimes { io_await: Some(f64::NAN), io_svctm: Some(1.0), io_util: f64::INFINITY }),
     };
     let nan = Section::DiskIo(DiskIo { disks: List::new(vec![disk]).unwrap() });
     let batch = taken(

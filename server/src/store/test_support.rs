@@ -75,7 +75,7 @@ pub fn sample(host: HostId, time_ms: i64) -> Sample {
         iops_in_progress: None,
         merged_reads: None,
         merged_writes: None,
-        times: Some(DiskTimes { io_await: float, io_svctm: -0.0, io_util: 1e-300 }),
+        times: Some(DiskTimes { io_await: Some(float), io_svctm: Some(-0.0), io_util: 1e-300 }),
     };
     let float = match random.u8(0..4) {
         0 => 12.34,

@@ -97,8 +97,8 @@ pub fn sample(time_ms: i64, seed: u64) -> Sample {
             merged_writes: Some(2),
             times: Some(DiskTimes {
                 // All 53 bits of them, and the ends of the range.
-                io_await: random.f64() * 1e3,
-                io_svctm: f64::from_bits(random.u64(1..1 << 62)),
+                io_await: Some(random.f64() * 1e3),
+                io_svctm: Some(f64::from_bits(random.u64(1..1 << 62))),
                 io_util: if seed.is_multiple_of(7) { f64::NAN } else { 1e21 * random.f64() },
             }),
         })

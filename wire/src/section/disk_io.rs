@@ -46,10 +46,10 @@ pub struct Disk {
 /// a figure is left out by the mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DiskTimes {
-    /// Mean time a request took, queueing included, in ms.
-    pub io_await: f64,
-    /// Mean time the disk was busy for a request, in ms.
-    pub io_svctm: f64,
+    /// Mean time a request took, queueing included, in ms. `None` without any request.
+    pub io_await: Option<f64>,
+    /// Mean time the disk was busy for a request, in ms. `None` without any request.
+    pub io_svctm: Option<f64>,
     /// Share of the interval during which the disk was busy, in percent.
     pub io_util: f64,
 }
@@ -80,7 +80,11 @@ pub(crate) mod tests {
                             iops_in_progress: Some(0),
                             merged_reads: Some(31_064),
                             merged_writes: Some(430_513),
-                            times: Some(DiskTimes { io_await: 1.64, io_svctm: 0.07, io_util: f64::MAX }),
+                            times: Some(DiskTimes {
+                                io_await: Some(1.64),
+                                io_svctm: Some(0.07),
+                                io_util: f64::MAX,
+                            }),
                         },
                         Disk {
                             name: text("é"),
@@ -101,7 +105,7 @@ pub(crate) mod tests {
                 },
                 "02 03 76 64 61 fc 64 e5 02 00 fc 7f 3a 02 00 fd 00 84 55 01 01 00 00 00 fd 00 50 6a 8b 04 00 00 \
                  00 01 fc c3 92 02 00 01 fc 40 8e 03 00 01 fb b0 8e 01 fc d0 36 06 00 01 00 01 fb 58 79 01 fc b1 \
-                 91 06 00 01 3d 0a d7 a3 70 3d fa 3f ec 51 b8 1e 85 eb b1 3f ff ff ff ff ff ff ef 7f 02 c3 a9 fd \
+                 91 06 00 01 01 3d 0a d7 a3 70 3d fa 3f 01 ec 51 b8 1e 85 eb b1 3f ff ff ff ff ff ff ef 7f 02 c3 a9 fd \
                  ff ff ff ff ff ff ff ff 00 fa fb fb 00 00 00 00 00 00 00 00 00",
             ),
         ]

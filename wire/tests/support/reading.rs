@@ -110,7 +110,7 @@ fn disk_io() -> DiskIo {
             iops_in_progress: Some(0),
             merged_reads: Some(31064),
             merged_writes: Some(430513),
-            times: Some(DiskTimes { io_await: 1.64, io_svctm: 0.07, io_util: 1.68 }),
+            times: Some(DiskTimes { io_await: Some(1.64), io_svctm: Some(0.07), io_util: 1.68 }),
         }]),
     }
 }

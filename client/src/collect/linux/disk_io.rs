@@ -148,7 +148,7 @@ fn parse_line(line: &[u8]) -> Option<(&str, Figures)> {
 }
 
 /// As Telegraf derives them, rounded to two decimals. `None` after a counter wrapped. Without a request in between
-/// there is no mean time of one: NaN, which the mapping leaves out.
+/// there is no mean time of one.
 fn derive(before: &Figures, now: &Figures, elapsed: Duration) -> Option<DiskTimes> {
     let (old, new) = (before.more?, now.more?);
     let requests = now.reads.checked_sub(before.reads)? + now.writes.checked_sub(before.writes)?;
@@ -159,7 +159,7 @@ fn derive(before: &Figures, now: &Figures, elapsed: Duration) -> Option<DiskTime
         return None;
     }
     let round = |value: f64| (value * 100.0).round() / 100.0;
-    let mean = |ms: u64| if requests == 0 { f64::NAN } else { round(ms as f64 / requests as f64) };
+    let mean = |ms: u64| (requests > 0).then(|| round(ms as f64 / requests as f64));
     Some(DiskTimes {
         io_await: mean(time),
         io_svctm: mean(busy),
@@ -213,14 +213,14 @@ mod tests {
     #[test]
     fn times_follow_from_two_readings_and_are_rounded() {
         let times = derive(&figures(1, 1, 10, 100), &figures(3, 2, 20, 350), Duration::from_secs(1)).unwrap();
-        assert_eq!((times.io_await, times.io_svctm, times.io_util), (3.33, 83.33, 25.0));
+        assert_eq!((times.io_await, times.io_svctm, times.io_util), (Some(3.33), Some(83.33), 25.0));
     }
 
     #[test]
     fn an_idle_disk_has_no_mean_times_but_is_known_to_be_idle() {
         let same = figures(1, 1, 10, 100);
         let times = derive(&same, &same, Duration::from_secs(1)).unwrap();
-        assert!(times.io_await.is_nan() && times.io_svctm.is_nan() && times.io_util == 0.0);
+        assert_eq!(times, DiskTimes { io_await: None, io_svctm: None, io_util: 0.0 });
     }
 
     #[test]
