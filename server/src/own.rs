@@ -16,7 +16,7 @@ use vitals_wire::sample::Sample;
 use vitals_wire::section::{Event, EventKind, Events, ReasonCount, Section, ServerHealth};
 
 use crate::clock;
-use crate::journal::Journal;
+use crate::journal::{Encoded, Journal};
 use crate::live::{HostEvent, Live};
 use crate::metrics::Metrics;
 use crate::process;
@@ -118,7 +118,8 @@ impl Own {
         let sections = List::new(vec![section]).unwrap_or_default();
         let samples = vec![Sample { time_ms, sections }];
         let record = Record { host: HostId::SERVER, received_ms: time_ms, backlog: false, samples };
-        if let Err(error) = self.journal.append(&record) {
+        let kept = Encoded::new(&record).and_then(|record| self.journal.append(&record));
+        if let Err(error) = kept {
             warn!(%error, "own figures are not kept");
         }
     }

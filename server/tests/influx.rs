@@ -23,7 +23,7 @@ use vitals_server::influx::delivery::{Delivery, Dropped, Limits, Next};
 use vitals_server::influx::http::WriteClient;
 use vitals_server::influx::setup::{Found, SetUp};
 use vitals_server::influx::{self, InfluxError, InfluxOptions, TagsAt, Token, check, set_up, starting_point};
-use vitals_server::journal::{Journal, JournalOptions};
+use vitals_server::journal::{Encoded, Journal, JournalOptions};
 use vitals_server::metrics::Metrics;
 use vitals_wire::ids::HostId;
 use vitals_wire::line::HostTags;
@@ -76,7 +76,7 @@ impl Rig {
     async fn commit(&self, number: u8, samples: Vec<Sample>) {
         let host = HostId([number; 16]);
         let record = Record { host, received_ms: now_ms(), backlog: false, samples };
-        self.journal.append(&record).unwrap().wait().await.unwrap();
+        self.journal.append(&Encoded::new(&record).unwrap()).unwrap().wait().await.unwrap();
     }
 
     fn start(&self, options: &InfluxOptions) -> Running {

@@ -150,7 +150,11 @@ pub(crate) fn decode_message<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Resul
 }
 
 pub(crate) fn encode_section<T: Serialize>(section: &T) -> Result<Vec<u8>, CodecError> {
-    Ok(bincode::serde::encode_to_vec(section, CONFIG)?)
+    /// Room for most sections: growing to it bit by bit would cost more than the encoding.
+    const USUAL_BYTES: usize = 256;
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bincode::serde::encode_into_std_write(section, &mut bytes, CONFIG)?;
+    Ok(bytes)
 }
 
 pub(crate) fn decode_section<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Result<T, CodecError> {
@@ -175,7 +179,11 @@ pub fn decode_frame_body<M: Message>(body: &[u8]) -> Result<M, CodecError> {
 
 /// Encodes a record of the journal.
 pub fn encode_record(record: &Record) -> Result<Vec<u8>, CodecError> {
-    Ok(bincode::serde::encode_to_vec(record, RECORD_CONFIG)?)
+    /// Room for a record of one usual sample.
+    const USUAL_BYTES: usize = 1024;
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bincode::serde::encode_into_std_write(record, &mut bytes, RECORD_CONFIG)?;
+    Ok(bytes)
 }
 
 /// Decodes a record of the journal. Its bytes are the server's own, behind a checksum; they are still read with care.

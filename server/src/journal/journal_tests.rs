@@ -13,6 +13,10 @@ use vitals_wire::section::{Opaque, Section};
 use super::*;
 
 /// A record that can be told by its number, about `bytes` long.
+fn encoded(number: i64, bytes: usize) -> Encoded {
+    Encoded::new(&record(number, bytes)).unwrap()
+}
+
 fn record(number: i64, bytes: usize) -> Record {
     let section = Section::Opaque(Opaque { kind: 9_999, bytes: vec![number as u8; bytes].into() });
     let sample = Sample { time_ms: number, sections: List::new(vec![section]).unwrap() };
@@ -29,7 +33,7 @@ fn open(options: JournalOptions) -> (Journal, Arc<Metrics>) {
 }
 
 async fn commit(journal: &Journal, record: &Record) -> Result<(), JournalError> {
-    journal.append(record)?.wait().await
+    journal.append(&Encoded::new(record)?)?.wait().await
 }
 
 /// Numbers of all records that the reader can get now.
@@ -70,7 +74,7 @@ async fn records_that_come_together_are_committed_together() {
     let began = Instant::now();
     let mut commits = Vec::new();
     for number in 0..50 {
-        commits.push(journal.append(&record(number, 1_000)).unwrap());
+        commits.push(journal.append(&encoded(number, 1_000)).unwrap());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert!(began.elapsed() < group, "this machine is too busy to tell");
@@ -244,9 +248,9 @@ async fn many_uncommitted_records_cannot_exceed_the_cap() {
     let dir = tempfile::tempdir().unwrap();
     let group = Duration::from_secs(60);
     let (journal, _) = open(JournalOptions { cap_bytes: 20_000, group, ..options(dir.path()) });
-    let commits: Vec<Commit> = (0..50).map_while(|n| journal.append(&record(n, 1_000)).ok()).collect();
+    let commits: Vec<Commit> = (0..50).map_while(|n| journal.append(&encoded(n, 1_000)).ok()).collect();
     assert!((15..=20).contains(&commits.len()), "{}", commits.len());
-    assert!(matches!(journal.append(&record(0, 1_000)), Err(JournalError::Full)));
+    assert!(matches!(journal.append(&encoded(0, 1_000)), Err(JournalError::Full)));
     journal.close().await;
 }
 
@@ -259,7 +263,7 @@ async fn a_queue_that_is_full_is_busy_and_closing_commits_what_waits() {
     let mut commits = Vec::new();
     let held = lock(&journal.0.0.ended);
     let refused = loop {
-        match journal.append(&record(0, 1_000)) {
+        match journal.append(&encoded(0, 1_000)) {
             Ok(commit) => commits.push(commit),
             Err(error) => break error,
         }
@@ -274,7 +278,7 @@ async fn a_queue_that_is_full_is_busy_and_closing_commits_what_waits() {
         commit.wait().await.unwrap();
     }
     assert_eq!(numbers(&mut reader).len(), count);
-    assert!(matches!(journal.append(&record(1, 10)), Err(JournalError::Closed)));
+    assert!(matches!(journal.append(&encoded(1, 10)), Err(JournalError::Closed)));
     assert!(!reader.wait(Duration::from_secs(10)).await);
     assert!(!reader.wait_blocking(Duration::from_secs(10)));
 }
@@ -284,7 +288,7 @@ async fn dropping_the_last_handle_commits_and_ends_the_thread() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(JournalOptions { group: Duration::from_secs(60), ..options(dir.path()) });
     let mut reader = journal.reader("store", Position::default()).unwrap();
-    let commit = journal.append(&record(1, 10)).unwrap();
+    let commit = journal.append(&encoded(1, 10)).unwrap();
     drop(journal);
     commit.wait().await.unwrap();
     assert_eq!(numbers(&mut reader), [1]);

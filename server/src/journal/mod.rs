@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 use vitals_wire::codec::encode_record;
 use vitals_wire::log::{LogOptions, MAX_RECORD_BYTES, Position, RECORD_HEADER_BYTES, View, Writer};
@@ -130,8 +131,26 @@ struct Queue {
 
 #[derive(Debug)]
 struct Waiting {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     done: oneshot::Sender<Result<(), JournalError>>,
+}
+
+/// A record as it lies in the journal; cheap to clone, so that one which was not taken can be tried again.
+#[derive(Debug, Clone)]
+pub struct Encoded(Bytes);
+
+impl Encoded {
+    /// Encodes a record.
+    ///
+    /// # Errors
+    /// `Unfit`: it cannot be kept.
+    pub fn new(record: &Record) -> Result<Self, JournalError> {
+        let bytes = encode_record(record).map_err(|error| JournalError::Unfit(error.to_string()))?;
+        if bytes.len() > MAX_RECORD_BYTES {
+            return Err(JournalError::Unfit(format!("{} bytes", bytes.len())));
+        }
+        Ok(Self(bytes.into()))
+    }
 }
 
 impl Journal {
@@ -179,17 +198,10 @@ impl Journal {
     /// Hands over a record without waiting. The returned `Commit` is awaited for the outcome.
     ///
     /// # Errors
-    /// `Busy`, `Full`, `Unfit` and `Closed`: nothing was taken.
-    pub fn append(&self, record: &Record) -> Result<Commit, JournalError> {
+    /// `Busy`, `Full` and `Closed`: nothing was taken.
+    pub fn append(&self, record: &Encoded) -> Result<Commit, JournalError> {
         let shared = &self.0.0;
-        if shared.disk_bytes.load(Relaxed) >= shared.cap_bytes {
-            // Without encoding it first: what is refused should cost little.
-            return Err(shared.refuse_full(&mut shared.queue()));
-        }
-        let bytes = encode_record(record).map_err(|error| JournalError::Unfit(error.to_string()))?;
-        if bytes.len() > MAX_RECORD_BYTES {
-            return Err(JournalError::Unfit(format!("{} bytes", bytes.len())));
-        }
+        let bytes = record.0.clone();
         let (done, commit) = oneshot::channel();
         let mut queue = shared.queue();
         let pending = (queue.waiting_bytes + queue.group_bytes) as u64;

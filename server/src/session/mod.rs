@@ -31,7 +31,7 @@ use vitals_wire::message::{
 use vitals_wire::record::Record;
 
 use crate::clock;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Encoded, Journal, JournalError};
 use crate::live::{Live, Peer, down_limit};
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
@@ -354,13 +354,6 @@ fn take(
     metrics.sections_unknown.add(batch.oddities.unknown);
     metrics.sections_damaged.add(batch.oddities.damaged);
     metrics.figures_not_finite.add(batch.oddities.not_finite);
-    if batch.backlog {
-        shared.live.heard(guest.id, guest.interval, now_ms);
-    } else {
-        for sample in batch.samples.iter().chain(&batch.ahead) {
-            shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample.clone()));
-        }
-    }
     for sample in &batch.refused {
         debug!(
             host = &*guest.name,
@@ -369,45 +362,57 @@ fn take(
             "sample refused"
         );
     }
-    if pending >= MAX_PENDING {
-        metrics.batches_deferred.add(1);
-        return None;
-    }
-    let mut settled = Settled { number: batch.number, stored: batch.samples.len(), refused: batch.refused };
-    if batch.samples.is_empty() {
-        return Some(Box::pin(std::future::ready(settled)));
-    }
+    let stored = batch.samples.len();
     let record =
         Record { host: guest.id, received_ms: now_ms, backlog: batch.backlog, samples: batch.samples };
-    let shared = shared.clone();
-    Some(Box::pin(async move {
-        if let Err(error) = commit(&shared.journal, &record).await {
-            error!(host = %record.host, %error, "samples can never be kept");
-            settled.stored = 0;
-            let reason = DropReason::Unreadable;
-            settled.refused.extend(
-                record.samples.iter().map(|sample| RefusedSample { time_ms: sample.time_ms, reason }),
-            );
+    // Before `live` takes the samples over.
+    let encoded = (stored > 0 && pending < MAX_PENDING).then(|| Encoded::new(&record));
+    let mut settled = Settled { number: batch.number, stored, refused: batch.refused };
+    if let Some(Err(error)) = &encoded {
+        error!(host = &*guest.name, %error, "samples can never be kept");
+        let reason = DropReason::Unreadable;
+        let refused = record.samples.iter().map(|sample| RefusedSample { time_ms: sample.time_ms, reason });
+        settled.refused.extend(refused);
+        settled.stored = 0;
+    }
+    if batch.backlog {
+        shared.live.heard(guest.id, guest.interval, now_ms);
+    } else {
+        for sample in record.samples.into_iter().chain(batch.ahead) {
+            shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample));
         }
-        shared.metrics.batch_commit.observe(arrived.elapsed());
-        settled
-    }))
+    }
+    match encoded {
+        Some(Ok(encoded)) => {
+            let shared = shared.clone();
+            Some(Box::pin(async move {
+                commit(&shared.journal, &encoded).await;
+                shared.metrics.batch_commit.observe(arrived.elapsed());
+                settled
+            }))
+        }
+        None if stored > 0 => {
+            metrics.batches_deferred.add(1);
+            None
+        }
+        // Nothing of it is to be kept.
+        Some(Err(_)) | None => Some(Box::pin(std::future::ready(settled))),
+    }
 }
 
 /// Returns when the record is on disk, however often that takes: while the disk is full or broken, the client waits for
-/// its `Ack` and keeps what it has. An error is final.
-async fn commit(journal: &Journal, record: &Record) -> Result<(), JournalError> {
+/// its `Ack` and keeps what it has.
+async fn commit(journal: &Journal, record: &Encoded) {
     loop {
         let outcome = match journal.append(record) {
             Ok(commit) => commit.wait().await,
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(()) => return Ok(()),
-            Err(error @ JournalError::Unfit(_)) => return Err(error),
+            Ok(()) => return,
             // Nothing will be committed any more: never settled, and the client sends it again.
             Err(JournalError::Closed) => std::future::pending().await,
-            Err(JournalError::Busy | JournalError::Full | JournalError::Disk(_)) => {
+            Err(JournalError::Busy | JournalError::Full | JournalError::Disk(_) | JournalError::Unfit(_)) => {
                 tokio::time::sleep(JOURNAL_RETRY).await;
             }
         }

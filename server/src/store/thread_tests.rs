@@ -1,4 +1,5 @@
 use super::*;
+use crate::journal::Encoded;
 use crate::journal::JournalOptions;
 use crate::store::test_support::{host, sample};
 use vitals_wire::log::Position;
@@ -64,7 +65,7 @@ impl Rig {
     fn send(&self, number: u8, from: i64, count: i64) {
         let samples = (from..from + count).map(|i| sample(host(number), self.base_ms + i * 5_000)).collect();
         let record = Record { host: host(number), received_ms: self.base_ms, backlog: false, samples };
-        let commit = self.journal.as_ref().unwrap().append(&record).unwrap();
+        let commit = self.journal.as_ref().unwrap().append(&Encoded::new(&record).unwrap()).unwrap();
         self.runtime.block_on(commit.wait()).unwrap();
     }
 
