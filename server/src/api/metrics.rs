@@ -23,6 +23,18 @@ pub async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
         shared.live.events_dropped.get(),
     );
     write_all(&mut text, &shared.metrics);
+    let store = shared.store.counters();
+    text.counter(
+        "vitals_store_failed_commits_total",
+        "Writes of history tried again.",
+        store.failed_commits.get(),
+    );
+    text.counter(
+        "vitals_store_damaged_total",
+        "Parts of history that cannot be read.",
+        store.damaged_blobs.get(),
+    );
+    text.counter("vitals_store_unstorable_total", "Samples or fields beyond a cap.", store.unstorable.get());
     let usage = process::read();
     text.gauge("process_resident_memory_bytes", "Resident memory.", usage.memory_bytes);
     text.counter("process_cpu_seconds_total", "CPU time used.", usage.cpu_ms as f64 / 1_000.0);
@@ -60,6 +72,7 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
         "Commits of the journal that failed.",
         m.journal_errors.get(),
     );
+    text.counter("vitals_journal_damaged_total", "Damaged stretches skipped.", m.journal_damaged.get());
     text.gauge("vitals_journal_bytes", "Bytes of the journal on disk.", m.journal_bytes.get());
     text.gauge(
         "vitals_store_lag_bytes",

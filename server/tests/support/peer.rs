@@ -63,6 +63,15 @@ impl Peer {
         }
     }
 
+    /// Whether the server says nothing within the stream's read timeout.
+    pub fn nothing_to_hear(&mut self) -> bool {
+        let mut some = [0; 1];
+        match self.stream.peek(&mut some) {
+            Ok(_) => false,
+            Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
+    }
+
     /// Sends one sample and waits for what becomes of it.
     pub fn send(&mut self, batch: u64, sample: Sample) -> Ack {
         self.say(Samples { batch, backlog: false, samples: List::new(vec![sample]).unwrap() });
