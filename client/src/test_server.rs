@@ -8,8 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use vitals_wire::bounded::{List, Text};
-use vitals_wire::codec::ServerCodec;
 use vitals_wire::limits::{MAX_BATCH_SAMPLES, MAX_FRAME_BYTES};
+use vitals_wire::message::ServerCodec;
 use vitals_wire::message::{
     Ack, ClientMessage, DropReason, Hello, Limits, PROTOCOL_VERSION, Refusal, Refused, RefusedSample,
     Samples, ServerMessage, Welcome,

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::codec::Encoder;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
-use vitals_wire::codec::ServerCodec;
+use vitals_wire::message::ServerCodec;
 use vitals_wire::message::{Refusal, Refused, ServerMessage};
 
 use crate::session::protocol::refused;

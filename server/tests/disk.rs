@@ -24,6 +24,7 @@ struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     /// `None`, said in one line, without the rights to mount one.
+    #[allow(clippy::explicit_write, reason = "what eprintln! says is kept from whoever runs the tests")]
     fn mount() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")

@@ -158,7 +158,7 @@ async fn all_that_was_settled_before_and_after_two_kills_is_in_the_store_and_in_
             .iter()
             .flat_map(|(time_ms, hash)| {
                 let sample = host.sample(*time_ms, &Given::default());
-                let bytes = vitals_wire::codec::encode_sample(&sample).unwrap();
+                let bytes = vitals_wire::sample::encode_sample(&sample).unwrap();
                 assert_eq!(format!("{:016x}", vitals_client::queue::content_hash(&bytes)), *hash, "altered");
                 expected(&tags, &sample)
             })

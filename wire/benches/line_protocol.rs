@@ -10,9 +10,10 @@ use bytes::BytesMut;
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokio_util::codec::{Decoder, Encoder};
 use vitals_wire::bounded::List;
-use vitals_wire::codec::{ClientCodec, ServerCodec, decode_sample, encode_sample};
 use vitals_wire::line::{HostTags, write_sample};
+use vitals_wire::message::{ClientCodec, ServerCodec};
 use vitals_wire::message::{ClientMessage, Samples};
+use vitals_wire::sample::{decode_sample, encode_sample};
 
 #[path = "../tests/support/reading.rs"]
 mod reading;

@@ -25,7 +25,6 @@ use std::marker::PhantomData;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::limits::{MAX_FRAME_BYTES, MAX_HELLO_FRAME_BYTES};
-use crate::record::Record;
 
 const HEADER_BYTES: usize = 4;
 /// What the read buffer of an idle connection shrinks back to: ten thousand of them wait most of the time.
@@ -177,8 +176,7 @@ pub fn decode_frame_body<M: Message>(body: &[u8]) -> Result<M, CodecError> {
     M::decode(kind, &body[used..])
 }
 
-/// Encodes a record of the journal.
-pub fn encode_record(record: &Record) -> Result<Vec<u8>, CodecError> {
+pub(crate) fn encode_record<T: Serialize>(record: &T) -> Result<Vec<u8>, CodecError> {
     /// Room for a record of one usual sample.
     const USUAL_BYTES: usize = 1024;
     let mut bytes = Vec::with_capacity(USUAL_BYTES);
@@ -186,19 +184,8 @@ pub fn encode_record(record: &Record) -> Result<Vec<u8>, CodecError> {
     Ok(bytes)
 }
 
-/// Decodes a record of the journal. Its bytes are the server's own, behind a checksum; they are still read with care.
-pub fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
+pub(crate) fn decode_record<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, CodecError> {
     decode_whole(bytes, RECORD_CONFIG)
-}
-
-/// Encodes one sample by itself: what identifies its content in hashes and what a spool holds.
-pub fn encode_sample(sample: &crate::sample::Sample) -> Result<Vec<u8>, CodecError> {
-    encode_section(sample)
-}
-
-/// Decodes one sample by itself.
-pub fn decode_sample(bytes: &[u8]) -> Result<crate::sample::Sample, CodecError> {
-    decode_section(bytes)
 }
 
 /// Frames on a connection: reads `In`, writes `Out`.
@@ -207,11 +194,6 @@ pub struct FrameCodec<In, Out> {
     max_frame_bytes: usize,
     messages: PhantomData<fn(Out) -> In>,
 }
-
-/// The client's end.
-pub type ClientCodec = FrameCodec<crate::message::ServerMessage, crate::message::ClientMessage>;
-/// The server's end.
-pub type ServerCodec = FrameCodec<crate::message::ClientMessage, crate::message::ServerMessage>;
 
 impl<In, Out> FrameCodec<In, Out> {
     /// Takes frames up to the protocol's cap.

@@ -1,3 +1,5 @@
+use crate::message::{ClientCodec, ServerCodec};
+use crate::record::{Record, decode_record, encode_record};
 use bytes::{BufMut, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 

@@ -2,6 +2,7 @@
 //!
 //! After a change of the vectors: `cargo test -p vitals-wire --lib write_the_corpus -- --ignored`.
 
+use crate::record::{Record, encode_record};
 use std::fs;
 use std::path::Path;
 

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{self, CodecError};
 use crate::ids::HostId;
 use crate::sample::Sample;
 
-/// A batch in the journal. Encoded by `codec::encode_record`.
+/// A batch in the journal. Encoded by [`encode_record`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Whose samples; `HostId::SERVER` for the server's own.
@@ -17,4 +18,14 @@ pub struct Record {
     /// The samples, oldest first.
     #[serde(deserialize_with = "crate::bounded::grown")]
     pub samples: Vec<Sample>,
+}
+
+/// Encodes a record of the journal.
+pub fn encode_record(record: &Record) -> Result<Vec<u8>, CodecError> {
+    codec::encode_record(record)
+}
+
+/// Decodes a record of the journal. Its bytes are the server's own, behind a checksum; they are still read with care.
+pub fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
+    codec::decode_record(bytes)
 }

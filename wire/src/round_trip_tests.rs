@@ -1,5 +1,8 @@
 //! What is encoded is decoded to the same, and arbitrary bytes do no harm.
 
+use crate::message::ServerCodec;
+use crate::record::{decode_record, encode_record};
+use crate::sample::{decode_sample, encode_sample};
 use proptest::prelude::*;
 
 use super::*;

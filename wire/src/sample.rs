@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bounded::List;
+use crate::codec::{self, CodecError};
 use crate::limits::MAX_SECTIONS;
 use crate::section::Section;
 
@@ -20,4 +21,14 @@ impl Sample {
     pub fn find<'a, T>(&'a self, pick: impl FnMut(&'a Section) -> Option<T>) -> Option<T> {
         self.sections.iter().find_map(pick)
     }
+}
+
+/// Encodes one sample by itself: what identifies its content in hashes, and what waits on a client.
+pub fn encode_sample(sample: &Sample) -> Result<Vec<u8>, CodecError> {
+    codec::encode_section(sample)
+}
+
+/// Decodes one sample by itself.
+pub fn decode_sample(bytes: &[u8]) -> Result<Sample, CodecError> {
+    codec::decode_section(bytes)
 }

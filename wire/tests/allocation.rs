@@ -3,8 +3,10 @@
 use allocation_counter::measure;
 use bytes::BytesMut;
 use tokio_util::codec::Decoder;
-use vitals_wire::codec::{ServerCodec, decode_frame_body, decode_record};
+use vitals_wire::codec::decode_frame_body;
+use vitals_wire::message::ServerCodec;
 use vitals_wire::message::{ClientMessage, ServerMessage};
+use vitals_wire::record::decode_record;
 
 /// A varint that says 2^40.
 const CLAIM: [u8; 9] = [0xfd, 0, 0, 0, 0, 0, 1, 0, 0];

@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::sync::CancellationToken;
-use vitals_wire::codec::{ClientCodec, FrameError};
+use vitals_wire::codec::FrameError;
+use vitals_wire::message::ClientCodec;
 use vitals_wire::message::{ClientMessage, ServerMessage};
 use vitals_wire::sample::Sample;
 

@@ -1,8 +1,8 @@
 use tokio::io::AsyncReadExt;
 use tokio::task::JoinHandle;
-use vitals_wire::codec::encode_sample;
 use vitals_wire::ids::{HostId, RunId, Secret};
 use vitals_wire::message::{DropReason, Facts, Hello, PROTOCOL_VERSION, Refusal};
+use vitals_wire::sample::encode_sample;
 
 use super::*;
 use crate::link::event::Loss;
@@ -257,10 +257,10 @@ async fn patient_closed(client: &mut Client) -> Closed {
     }
 }
 
-type Frames = tokio_util::codec::Framed<tokio::io::DuplexStream, vitals_wire::codec::ServerCodec>;
+type Frames = tokio_util::codec::Framed<tokio::io::DuplexStream, vitals_wire::message::ServerCodec>;
 
 async fn greeted(stream: tokio::io::DuplexStream) -> Frames {
-    let mut frames = Frames::new(stream, vitals_wire::codec::ServerCodec::new());
+    let mut frames = Frames::new(stream, vitals_wire::message::ServerCodec::new());
     assert!(matches!(frames.next().await, Some(Ok(ClientMessage::Hello(_)))));
     frames
 }
@@ -306,7 +306,7 @@ async fn a_slow_server_gets_everything_and_the_newest_before_the_older_ones() {
     }
     // A few bytes at a time: the first sample is under way while the others are taken.
     let mut order = Vec::new();
-    let mut codec = vitals_wire::codec::ServerCodec::new();
+    let mut codec = vitals_wire::message::ServerCodec::new();
     let mut buffer = BytesMut::new();
     while order.len() < 3 {
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -20,7 +20,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use vitals_wire::bounded::List;
-use vitals_wire::codec;
 use vitals_wire::limits::{MAX_BATCH_SAMPLES, MAX_FRAME_BYTES, MAX_HELLO_FRAME_BYTES};
 use vitals_wire::message::{
     Ack, Bye, ByeReason, ClientMessage, Hello, PROTOCOL_VERSION, Samples, ServerMessage, Welcome,
@@ -178,7 +177,7 @@ impl Protocol {
     /// A sample was taken.
     pub fn sample_taken(&mut self, now: Instant, sample: Sample) {
         let time_ms = sample.time_ms;
-        let encoded = match codec::encode_sample(&sample) {
+        let encoded = match vitals_wire::sample::encode_sample(&sample) {
             Ok(encoded) if encoded.len() + BATCH_OVERHEAD <= MAX_FRAME_BYTES => encoded,
             too_large => {
                 let hash = crate::queue::content_hash(&too_large.unwrap_or_default());
@@ -383,7 +382,7 @@ impl Protocol {
         let sample = match fresh {
             Some(fresh) => fresh,
             // What this process encoded decodes again.
-            None => codec::decode_sample(&newest.encoded).ok()?,
+            None => vitals_wire::sample::decode_sample(&newest.encoded).ok()?,
         };
         let batch = open.take_off(now, false);
         let first = if newest.send_in(batch) { vec![newest.time_ms] } else { Vec::new() };
@@ -414,7 +413,7 @@ impl Protocol {
         for entry in self.queue.idle().take(at_most) {
             let Some(left) = room.checked_sub(entry.encoded.len()) else { break };
             // What this process encoded decodes again; if ever not, the others go all the same.
-            let Ok(sample) = codec::decode_sample(&entry.encoded) else { continue };
+            let Ok(sample) = vitals_wire::sample::decode_sample(&entry.encoded) else { continue };
             room = left;
             samples.push(sample);
             if entry.send_in(batch) {

@@ -1,6 +1,5 @@
 use std::collections::BTreeSet;
 
-use vitals_wire::codec;
 use vitals_wire::mapping::{Point, Value, map_sample};
 
 use super::*;
@@ -45,7 +44,7 @@ fn the_same_seed_and_time_give_the_same_host_and_sample() {
     let host = |seed, index| Host::numbered(seed, index, "sim-", 5000);
     let (a, b) = (host(7, 5), host(7, 5));
     assert_eq!((a.id, &a.secret, &a.name), (b.id, &b.secret, &b.name));
-    let encode = |host: &Host| codec::encode_sample(&host.sample(NOON, &given())).unwrap();
+    let encode = |host: &Host| vitals_wire::sample::encode_sample(&host.sample(NOON, &given())).unwrap();
     assert_eq!(encode(&a), encode(&b));
     for other in [host(8, 5), host(7, 6)] {
         assert_ne!(a.id, other.id);
@@ -112,7 +111,7 @@ fn a_sample_is_as_large_as_a_real_one() {
             between.sections.len() < sample.sections.len(),
             "processes are walked over now and then only"
         );
-        bytes += codec::encode_sample(&between).unwrap().len();
+        bytes += vitals_wire::sample::encode_sample(&between).unwrap().len();
     }
     assert!((20..=26).contains(&(series / 300)), "{} series", series / 300);
     assert!((110..=160).contains(&(fields / 300)), "{} fields", fields / 300);

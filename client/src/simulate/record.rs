@@ -6,7 +6,7 @@
 //! {"event":"dropped","host":"3f…","name":"sim-00001","time_ms":1767225600000,"hash":"8594…","reason":"queue_full"}
 //! ```
 //!
-//! `hash` is [`crate::queue::content_hash`] of the sample as [`vitals_wire::codec::encode_sample`] writes it, in 16
+//! `hash` is [`crate::queue::content_hash`] of the sample as [`vitals_wire::sample::encode_sample`] writes it, in 16
 //! hexadecimal digits. A line is handed to the system as soon as it is made.
 
 use std::fs::File;

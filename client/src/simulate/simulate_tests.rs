@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use vitals_wire::codec::encode_sample;
 use vitals_wire::message::ClientMessage;
+use vitals_wire::sample::encode_sample;
 
 use super::script::{At, Given, Step};
 use super::*;

@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
-use vitals_wire::codec::encode_record;
 use vitals_wire::log::{LogOptions, MAX_RECORD_BYTES, Position, RECORD_HEADER_BYTES, View, Writer};
 use vitals_wire::record::Record;
+use vitals_wire::record::encode_record;
 
 use crate::metrics::Metrics;
 

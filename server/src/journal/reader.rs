@@ -4,9 +4,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use vitals_wire::codec::decode_record;
 use vitals_wire::log::{Damage, Position, Reader};
 use vitals_wire::record::Record;
+use vitals_wire::record::decode_record;
 
 use super::{JournalError, Shared, disk_error, lock};
 

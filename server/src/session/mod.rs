@@ -21,9 +21,10 @@ use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use vitals_wire::bounded::{List, Text};
-use vitals_wire::codec::{FrameError, ServerCodec};
+use vitals_wire::codec::FrameError;
 use vitals_wire::ids::HostId;
 use vitals_wire::limits::{MAX_ACK_BATCHES, MAX_BATCH_SAMPLES, MAX_FRAME_BYTES};
+use vitals_wire::message::ServerCodec;
 use vitals_wire::message::{
     Ack, ByeReason, ClientMessage, DropReason, Hello, Limits, PROTOCOL_VERSION, Refusal, Refused,
     RefusedSample, ServerMessage, Welcome,

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vitals_wire::codec::{decode_record, encode_record};
+use vitals_wire::record::{decode_record, encode_record};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(record) = decode_record(data) else { return };

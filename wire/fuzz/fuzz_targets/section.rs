@@ -3,9 +3,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use vitals_wire::bounded::List;
-use vitals_wire::codec::{decode_sample, encode_sample};
 use vitals_wire::line::{HostTags, write_sample};
 use vitals_wire::sample::Sample;
+use vitals_wire::sample::{decode_sample, encode_sample};
 use vitals_wire::section::Section;
 
 fuzz_target!(|data: &[u8]| {

@@ -23,6 +23,8 @@ pub use samples::Samples;
 pub use set_interval::SetInterval;
 pub use welcome::{Limits, Welcome};
 
+use crate::codec::FrameCodec;
+
 /// The protocol's version, told in `Hello` and `Welcome`.
 pub const PROTOCOL_VERSION: u16 = 1;
 
@@ -88,6 +90,11 @@ messages! {
         67 Refused,
     }
 }
+
+/// Frames on a connection, at the client's end.
+pub type ClientCodec = FrameCodec<ServerMessage, ClientMessage>;
+/// Frames on a connection, at the server's end.
+pub type ServerCodec = FrameCodec<ClientMessage, ServerMessage>;
 
 /// A closed set of numeric codes, open to numbers that a newer peer may send: `Other` keeps them.
 macro_rules! codes {
