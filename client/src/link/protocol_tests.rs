@@ -259,7 +259,7 @@ fn a_batch_is_split_by_the_bytes_that_a_frame_may_have() {
     assert_eq!(bench.batch().2, [1, 2]);
     bench.wait();
     let Action::Send { message, .. } = bench.next() else { panic!() };
-    let body = codec::encode_frame_body(&message).unwrap();
+    let body = vitals_wire::codec::encode_frame_body(&message).unwrap();
     assert!(body.len() <= 20_000 && body.len() > 18_000, "{}", body.len());
 }
 
