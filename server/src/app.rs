@@ -1,25 +1,27 @@
 //! The whole server: opens everything in the order in which data flows, runs until told to stop, and closes in the
 //! opposite order.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use vitals_wire::ids::HostId;
 use vitals_wire::line::HostTags;
+use vitals_wire::section::EventKind;
 
 use crate::config::Config;
 use crate::connection::{self, Caps};
 use crate::control::{self, Answer, Request};
 use crate::data_dir::DataDir;
-use crate::influx::{self, InfluxOptions};
-use crate::journal::{Journal, JournalOptions, JournalReader};
+use crate::influx::{self, InfluxOptions, TagsAt};
+use crate::journal::{Journal, JournalError, JournalOptions, JournalReader};
 use crate::live::{EVENT_QUEUE, Live};
 use crate::metrics::Metrics;
 use crate::own::{self, Own};
@@ -29,10 +31,10 @@ use crate::state::State;
 use crate::store::{Store, StoreOptions};
 use crate::{api, clock};
 
-/// Size of one of the journal's segments: what is read again at most once it is passed, and freed at once.
-const SEGMENT_BYTES: u64 = 16 << 20;
-/// Time each part has to end when the server goes down.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before a writer to InfluxDB that broke down is started again.
+const INFLUX_RESTART: Duration = Duration::from_secs(5);
+/// Time each of the last steps has when the server goes down.
+const STOP_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The sockets that a server listens on.
 #[derive(Debug)]
@@ -59,22 +61,16 @@ impl Listeners {
 }
 
 /// Runs a server on these sockets until `shutdown`.
+///
+/// # Errors
+/// It cannot start, or a part of it ended by itself: then the others were drained as at a shutdown.
 pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationToken) -> anyhow::Result<()> {
     let data_dir = DataDir::lock(&config.data_dir.0)?;
     let metrics = Arc::new(Metrics::new());
-    let journal = Journal::open(
-        JournalOptions {
-            dir: data_dir.subdir("journal")?,
-            segment_bytes: SEGMENT_BYTES,
-            cap_bytes: config.journal.max_size.as_u64(),
-            group: config.journal.group,
-        },
-        metrics.clone(),
-    )
-    .context("the journal cannot be opened")?;
+    let journal = open_journal(&config, &data_dir, &metrics)?;
+    let (state, _state_thread) = State::open(&data_dir.path().join("state.db"))?;
     // Registered before the store starts to read: what one reader has passed goes unless another is known to need it.
     let influx = influx_reader(&config, &data_dir, &journal)?;
-    let (state, _state_thread) = State::open(&data_dir.path().join("state.db"))?;
     let store = Store::open(
         StoreOptions {
             keep_raw: config.store.keep_raw,
@@ -86,38 +82,29 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     .context("history cannot be opened")?;
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
     let live = Arc::new(Live::new(clock::now_ms(), event_sender));
-    for host in state.hosts() {
-        live.expect(host.id, Duration::from_millis(host.interval_ms.into()));
-    }
+    expect_hosts(&live, &state, &store);
 
-    // The writer ends after the sessions, so that the last that came in still leaves.
-    let writers = CancellationToken::new();
+    // The other parts end after the sessions, so that the last that came in still leaves.
+    let rest = CancellationToken::new();
     let mut parts = Parts::default();
+    let has_influx = influx.is_some();
     if let Some((options, reader)) = influx {
-        let tags_at = {
-            let state = state.clone();
-            let own_tags = Arc::new(HostTags::new(&own_name(), []));
-            Arc::new(move |host, time_ms| match host {
-                HostId::SERVER => Some(own_tags.clone()),
-                host => state.tags_at(host, time_ms),
-            })
-        };
-        let written = influx::run(options, reader, tags_at, metrics.clone(), writers.clone());
-        parts.start("influx", async move {
-            if let Err(error) = written.await {
-                error!(%error, "nothing is written to influxdb any more; the journal keeps what it can");
-            }
-        });
+        let tags_at = tags_at(&state);
+        parts.start(
+            "influx",
+            write_influx(options, reader, journal.clone(), tags_at, metrics.clone(), rest.clone()),
+        );
     }
-    let own = Own {
+    let own = Arc::new(Own {
         journal: journal.clone(),
         live: live.clone(),
         state: state.clone(),
         metrics: metrics.clone(),
-        has_influx: !config.influx.url.is_empty(),
-    };
-    parts.start("own", own::run(own, events, writers.clone()));
-
+        has_influx,
+        times: Mutex::default(),
+    });
+    parts.start("report", own::report(own.clone(), rest.clone()));
+    parts.start("tell", own::tell(own, events, rest.clone()));
     let (clients_at, http_at) = (listeners.clients.local_addr()?, listeners.http.local_addr()?);
     let api_shared = api::Shared {
         state: state.clone(),
@@ -127,22 +114,17 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         metrics: metrics.clone(),
     };
     let control = control::bind(data_dir.path()).context("cannot make the socket for commands")?;
-    let answer = {
-        let shared = api_shared.clone();
-        move |request| match request {
-            Request::Hosts => match api::hosts_json(&shared) {
-                Ok(hosts) => Answer::Ok(hosts),
-                Err(error) => Answer::Error(error.to_string()),
-            },
-        }
-    };
-    parts.start("control", control::serve(control, answer, writers.clone()));
-    let http_served = api::serve(listeners.http, api_shared, writers.clone());
+    parts.start("control", control::serve(control, answers(api_shared.clone()), rest.clone()));
+    let served = api::serve(listeners.http, api_shared, rest.clone());
     parts.start("http", async move {
-        if let Err(error) = http_served.await {
-            warn!(%error, "the API ended");
+        if let Err(error) = served.await {
+            error!(%error, "the API ended");
         }
     });
+    let newest_kept = {
+        let store = store.clone();
+        Arc::new(move |host| store.newest_ms(host).ok().flatten())
+    };
     let sessions = Arc::new(session::Shared {
         journal: journal.clone(),
         live,
@@ -152,6 +134,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         hello_timeout: config.clients.hello_timeout,
         shutdown: shutdown.clone(),
         seldom: Seldom::default(),
+        room: Arc::new(Semaphore::new(session::MAX_PENDING_BYTES)),
+        newest_kept,
     });
     let caps = Caps {
         connections: config.clients.max_connections,
@@ -161,19 +145,113 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         version = env!("CARGO_PKG_VERSION"), clients = %clients_at, http = %http_at,
         data_dir = %data_dir.path().display(), influx = &*config.influx.url, "vitals-server runs"
     );
+    if config.clients.insecure {
+        warn!(
+            "clients.insecure is set: whoever can listen in on the network reads every figure and every secret"
+        );
+    }
 
-    connection::run(listeners.clients, caps, sessions).await;
+    let clients = tokio::spawn(connection::run(listeners.clients, caps, sessions));
+    let died = tokio::select! {
+        () = shutdown.cancelled() => None,
+        part = parts.first_to_end() => Some(part),
+        () = journal.ended() => Some("journal"),
+        () = store.ended() => Some("store"),
+    };
+    if let Some(part) = died {
+        error!(part, "a part of the server ended by itself; the others go down");
+        shutdown.cancel();
+    }
+    if let Err(error) = clients.await {
+        error!(%error, "the sessions ended badly");
+    }
     info!(waiting_for = "journal, influx, store", "vitals-server goes down");
-    writers.cancel();
+    rest.cancel();
     parts.end().await;
     if timeout(STOP_TIMEOUT, journal.close()).await.is_err() {
         warn!(part = "journal", "still not done; going down all the same");
     }
-    if timeout(STOP_TIMEOUT, tokio::task::spawn_blocking(move || store.close())).await.is_err() {
-        warn!(part = "store", "still not done; going down all the same");
+    match timeout(STOP_TIMEOUT, tokio::task::spawn_blocking(move || store.close())).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => warn!(%error, "what history could not take in is still in the journal"),
+        Ok(Err(error)) => error!(%error, "history ended badly"),
+        Err(_) => warn!(part = "store", "still not done; going down all the same"),
     }
     info!("vitals-server has ended");
-    Ok(())
+    match died {
+        Some(part) => anyhow::bail!("{part} ended by itself; the log says why"),
+        None => Ok(()),
+    }
+}
+
+fn open_journal(config: &Config, data_dir: &DataDir, metrics: &Arc<Metrics>) -> anyhow::Result<Journal> {
+    let options = JournalOptions {
+        cap_bytes: config.journal.max_size.as_u64(),
+        group: config.journal.group,
+        ..JournalOptions::new(data_dir.subdir("journal")?)
+    };
+    Journal::open(options, metrics.clone()).context("the journal cannot be opened")
+}
+
+/// Tells the live picture of the hosts that were known before this start, as they were then.
+fn expect_hosts(live: &Live, state: &State, store: &Store) {
+    let last_events = store.last_events().unwrap_or_else(|error| {
+        warn!(%error, "it is not known which hosts were away");
+        Vec::new()
+    });
+    let last: HashMap<HostId, (EventKind, &str)> =
+        last_events.iter().map(|event| (event.host, (event.kind, &*event.detail))).collect();
+    for host in state.hosts() {
+        live.expect(host.id, Duration::from_millis(host.interval_ms.into()), last.get(&host.id).copied());
+    }
+}
+
+/// What stands on the lines of a host's samples, and of the server's own.
+fn tags_at(state: &State) -> TagsAt {
+    let state = state.clone();
+    let own_tags = Arc::new(HostTags::new(&own_name(), []));
+    Arc::new(move |host, time_ms| match host {
+        HostId::SERVER => Some(own_tags.clone()),
+        host => state.tags_at(host, time_ms),
+    })
+}
+
+/// Answers the commands.
+fn answers(shared: api::Shared) -> impl Fn(Request) -> Answer + Clone + Send + 'static {
+    move |request| match request {
+        Request::Hosts => match api::hosts_json(&shared) {
+            Ok(hosts) => Answer::Ok(hosts),
+            Err(error) => Answer::Error(error.to_string()),
+        },
+    }
+}
+
+/// Writes to InfluxDB until the shutdown. A writer that breaks down is replaced: it begins again at its cursor.
+async fn write_influx(
+    options: InfluxOptions,
+    mut reader: JournalReader,
+    journal: Journal,
+    tags_at: TagsAt,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        match influx::run(options.clone(), reader, tags_at.clone(), metrics.clone(), shutdown.clone()).await {
+            Ok(()) => return,
+            Err(error) => error!(%error, "the writer to influxdb is started again"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(INFLUX_RESTART) => {}
+        }
+        reader = match register_influx(&journal, &options) {
+            Ok(reader) => reader,
+            Err(error) => {
+                error!(%error, "nothing is written to influxdb any more");
+                return;
+            }
+        };
+    }
 }
 
 /// The writer's options and its reader of the journal, where an InfluxDB is configured.
@@ -194,8 +272,13 @@ fn influx_reader(
         ..InfluxOptions::new(&influx.url, &influx.org, &influx.bucket, token, cursor_file)
     };
     options.check()?;
-    let reader = journal.reader("influx", influx::starting_point(&options))?;
+    let reader = register_influx(journal, &options)?;
     Ok(Some((options, reader)))
+}
+
+/// An InfluxDB that lags may hold back half of the journal; then it loses the oldest, and acknowledging goes on.
+fn register_influx(journal: &Journal, options: &InfluxOptions) -> Result<JournalReader, JournalError> {
+    journal.reader("influx", influx::starting_point(options))
 }
 
 /// What this machine is called: the `host` of the server's own points.
@@ -204,22 +287,42 @@ fn own_name() -> String {
     vitals_wire::name::nearest_host_name(&uname.nodename().to_string_lossy()).to_string()
 }
 
-/// The tasks beside the sessions, by name, so that one that lags at the end can be named.
+/// The tasks beside the sessions, by name, so that one that ends early, or lags at the end, can be named.
 #[derive(Default)]
-struct Parts(Vec<(&'static str, JoinHandle<()>)>);
+struct Parts {
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
 
 impl Parts {
     fn start(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        self.0.push((name, tokio::spawn(part)));
+        self.names.insert(self.tasks.spawn(part).id(), name);
     }
 
-    async fn end(self) {
-        for (name, part) in self.0 {
-            match timeout(STOP_TIMEOUT, part).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => warn!(part = name, %error, "ended badly"),
-                Err(_) => warn!(part = name, "still not done; going down all the same"),
+    /// Waits for one to end, however it does.
+    async fn first_to_end(&mut self) -> &'static str {
+        let (id, outcome) = match self.tasks.join_next_with_id().await {
+            Some(Ok((id, ()))) => (id, Ok(())),
+            Some(Err(error)) => (error.id(), Err(error)),
+            // There always are some.
+            None => return std::future::pending().await,
+        };
+        let name = self.names.remove(&id).unwrap_or("a part");
+        if let Err(error) = outcome {
+            error!(part = name, %error, "ended badly");
+        }
+        name
+    }
+
+    async fn end(mut self) {
+        let all = async {
+            while !self.tasks.is_empty() {
+                self.first_to_end().await;
             }
+        };
+        if timeout(STOP_TIMEOUT, all).await.is_err() {
+            let laggards: Vec<&str> = self.names.values().copied().collect();
+            warn!(part = laggards.join(","), "still not done; going down all the same");
         }
     }
 }

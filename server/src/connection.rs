@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::codec::Encoder;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -32,10 +33,26 @@ pub struct Caps {
     pub strangers_per_address: usize,
 }
 
-/// Accepts clients until the shutdown, then waits for their sessions to end.
+/// Time that sessions have to end when the server goes down.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
+/// Of all connections, one in so many may be a stranger's: the rest is kept for known hosts.
+const STRANGERS_SHARE: usize = 4;
+/// Files that are open beside the connections.
+const OTHER_FILES: u64 = 100;
+
+/// Accepts clients until the shutdown, then waits a while for their sessions to end.
 pub async fn run(listener: TcpListener, caps: Caps, shared: Arc<Shared>) {
     let slots = Arc::new(Semaphore::new(caps.connections));
-    let strangers = Arc::new(Strangers::new(caps.strangers_per_address));
+    let strangers =
+        Arc::new(Strangers::new(caps.strangers_per_address, caps.connections.div_ceil(STRANGERS_SHARE)));
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if files.is_some_and(|files| files < caps.connections as u64 + OTHER_FILES) {
+        warn!(
+            files,
+            connections = caps.connections,
+            "the limit of open files is below the cap of connections"
+        );
+    }
     let sessions = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -68,7 +85,9 @@ pub async fn run(listener: TcpListener, caps: Caps, shared: Arc<Shared>) {
         }
     }
     sessions.close();
-    sessions.wait().await;
+    if timeout(DRAIN_TIMEOUT, sessions.wait()).await.is_err() {
+        warn!(sessions = sessions.len(), "sessions still not done; going down all the same");
+    }
 }
 
 fn let_in(
@@ -78,9 +97,9 @@ fn let_in(
 ) -> Result<(OwnedSemaphorePermit, Stranger), Refused> {
     let too_many = |text: &str| refused(Refusal::TooManyConnections, text, true);
     let slot = slots.clone().try_acquire_owned().map_err(|_| too_many("the server is full"))?;
-    let stranger = strangers
-        .enter(address.ip())
-        .ok_or_else(|| too_many("too many connections of your address have not introduced themselves"))?;
+    let stranger = strangers.enter(address.ip()).ok_or_else(|| {
+        too_many("too many connections, of your address or in all, have not introduced themselves")
+    })?;
     Ok((slot, stranger))
 }
 
@@ -99,7 +118,8 @@ fn turn_away(stream: TcpStream, peer: SocketAddr, refused: Refused, shared: &Sha
 /// Counts strangers by address.
 #[derive(Debug)]
 struct Strangers {
-    most: usize,
+    most_of_address: usize,
+    slots: Arc<Semaphore>,
     by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -108,22 +128,24 @@ struct Strangers {
 struct Stranger {
     strangers: Arc<Strangers>,
     address: IpAddr,
+    _slot: OwnedSemaphorePermit,
 }
 
 impl Strangers {
-    fn new(most: usize) -> Self {
-        Self { most, by_address: Mutex::default() }
+    fn new(most_of_address: usize, most: usize) -> Self {
+        Self { most_of_address, slots: Arc::new(Semaphore::new(most)), by_address: Mutex::default() }
     }
 
     fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Stranger> {
+        let slot = self.slots.clone().try_acquire_owned().ok()?;
         let address = network_of(address);
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let here = by_address.entry(address).or_default();
-        if *here >= self.most {
+        if *here >= self.most_of_address {
             return None;
         }
         *here += 1;
-        Some(Stranger { strangers: self.clone(), address })
+        Some(Stranger { strangers: self.clone(), address, _slot: slot })
     }
 }
 
@@ -156,13 +178,15 @@ mod tests {
 
     #[test]
     fn strangers_of_one_address_are_few_and_leave_room_when_they_go() {
-        let strangers = Arc::new(Strangers::new(2));
+        let strangers = Arc::new(Strangers::new(2, 3));
         let address: IpAddr = "192.0.2.1".parse().unwrap();
         let first = strangers.enter(address);
         let second = strangers.enter("::ffff:192.0.2.1".parse().unwrap());
         assert!(first.is_some() && second.is_some());
         assert!(strangers.enter(address).is_none());
-        assert!(strangers.enter("192.0.2.2".parse().unwrap()).is_some(), "others are not held back");
+        let other = strangers.enter("192.0.2.2".parse().unwrap());
+        assert!(other.is_some(), "others are not held back");
+        assert!(strangers.enter("192.0.2.3".parse().unwrap()).is_none(), "until there are too many in all");
         drop(first);
         assert!(strangers.enter(address).is_some());
     }
@@ -176,7 +200,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_an_address_when_its_last_stranger_is_gone() {
-        let strangers = Arc::new(Strangers::new(2));
+        let strangers = Arc::new(Strangers::new(2, 2));
         drop(strangers.enter("192.0.2.1".parse().unwrap()));
         assert!(strangers.by_address.lock().unwrap().is_empty());
     }

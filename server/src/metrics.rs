@@ -124,6 +124,8 @@ pub struct Metrics {
     pub figures_not_finite: Counter,
     /// Batches not kept because too many of the same client waited for their commit. It sends them again.
     pub batches_deferred: Counter,
+    /// Samples of the server's own, and events, that could not be kept.
+    pub own_dropped: Counter,
     /// Samples that the store already had.
     pub samples_duplicate: Counter,
     /// Time from a batch's arrival to its commit.
@@ -181,6 +183,7 @@ impl Metrics {
             sections_damaged: Counter::default(),
             figures_not_finite: Counter::default(),
             batches_deferred: Counter::default(),
+            own_dropped: Counter::default(),
             samples_duplicate: Counter::default(),
             batch_commit: Histogram::default(),
             journal_errors: Counter::default(),

@@ -1,7 +1,7 @@
 //! What the server has to say for itself: its health each 10 s and what happens to hosts. Both go through the journal
 //! like any sample, under an id that is no host's.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use vitals_wire::sample::Sample;
 use vitals_wire::section::{Event, EventKind, Events, ReasonCount, Section, ServerHealth};
 
 use crate::clock;
-use crate::journal::{Encoded, Journal};
+use crate::journal::{Encoded, Journal, JournalError};
 use crate::live::{HostEvent, Live};
 use crate::metrics::Metrics;
 use crate::process;
@@ -24,6 +24,10 @@ use crate::state::State;
 
 /// How often the server says how it is.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+/// Pause before events that could not be kept are tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// A clock that goes back by less than this is waited out.
+const STEP_BACK: Duration = Duration::from_secs(60);
 /// How often silent hosts are looked for.
 const PRESENCE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,28 +43,53 @@ pub struct Own {
     pub metrics: Arc<Metrics>,
     /// Whether there is an InfluxDB to report on.
     pub has_influx: bool,
+    /// Times of its samples.
+    pub times: Mutex<Times>,
 }
 
-/// Runs until the shutdown.
-pub async fn run(own: Own, mut events: mpsc::Receiver<HostEvent>, shutdown: CancellationToken) {
+/// Says how the server is, and looks for silent hosts, until the shutdown.
+pub async fn report(own: Arc<Own>, shutdown: CancellationToken) {
     let start = Instant::now();
     let mut health = tokio::time::interval(HEALTH_INTERVAL);
     let mut presence = tokio::time::interval(PRESENCE_INTERVAL);
     health.set_missed_tick_behavior(MissedTickBehavior::Delay);
     presence.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut times = Times::default();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = presence.tick() => own.live.tick(),
+            _ = health.tick() => {
+                // One in 10 s: whether it is kept shows in the next.
+                if own.try_keep(Section::ServerHealth(own.health(start.elapsed()))).await.is_err() {
+                    own.metrics.own_dropped.add(1);
+                }
+            }
+        }
+    }
+}
+
+/// Keeps what happens to hosts, in order, until the shutdown and what had happened by then. While the journal takes
+/// nothing, events wait in their queue.
+pub async fn tell(own: Arc<Own>, mut events: mpsc::Receiver<HostEvent>, shutdown: CancellationToken) {
     let mut group = Vec::with_capacity(MAX_EVENTS);
     loop {
-        let section = tokio::select! {
+        tokio::select! {
+            biased;
+            _ = events.recv_many(&mut group, MAX_EVENTS) => {}
             () = shutdown.cancelled() => return,
-            _ = presence.tick() => {
-                own.live.tick();
-                continue;
+        }
+        let (count, section) = (group.len() as u64, own.told(&mut group));
+        while let Err(error) = own.try_keep(section.clone()).await {
+            if shutdown.is_cancelled() || matches!(error, JournalError::Closed | JournalError::Unfit(_)) {
+                warn!(%error, count, "events are not kept");
+                own.metrics.own_dropped.add(count);
+                break;
             }
-            _ = health.tick() => Section::ServerHealth(own.health(start.elapsed())),
-            _ = events.recv_many(&mut group, MAX_EVENTS) => own.told(&mut group),
-        };
-        own.keep(times.next(clock::now_ms()), section);
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
     }
 }
 
@@ -69,8 +98,10 @@ impl Own {
         let metrics = &self.metrics;
         let (hosts, hosts_up) = self.live.count();
         let process = process::read();
-        let dropped =
-            metrics.samples_dropped.iter().chain([("event_queue_full", self.live.events_dropped.get())]);
+        let dropped = metrics.samples_dropped.iter().chain([
+            ("event_queue_full", self.live.events_dropped.get()),
+            ("own_not_kept", metrics.own_dropped.get()),
+        ]);
         let dropped = dropped
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| ReasonCount { reason: Text::cut(reason), count })
@@ -113,27 +144,25 @@ impl Own {
         Section::Events(Events { events: List::first(events.collect()).0 })
     }
 
-    /// Hands a sample to the journal without waiting for the disk: the server's own word never holds anybody up.
-    fn keep(&self, time_ms: i64, section: Section) {
-        let sections = List::new(vec![section]).unwrap_or_default();
-        let samples = vec![Sample { time_ms, sections }];
+    /// Keeps a sample of the server's own; done when it is on disk.
+    async fn try_keep(&self, section: Section) -> Result<(), JournalError> {
+        let time_ms = self.times.lock().unwrap_or_else(PoisonError::into_inner).next(clock::now_ms());
+        let samples = vec![Sample { time_ms, sections: List::first(vec![section]).0 }];
         let record = Record { host: HostId::SERVER, received_ms: time_ms, backlog: false, samples };
-        let kept = Encoded::new(&record).and_then(|record| self.journal.append(&record));
-        if let Err(error) = kept {
-            warn!(%error, "own figures are not kept");
-        }
+        self.journal.append(&Encoded::new(&record)?)?.wait().await
     }
 }
 
-/// Unique times for the server's own samples.
+/// Unique times for the server's own samples. A clock that goes back by more than a little is followed.
 #[derive(Debug, Default)]
-struct Times {
+pub struct Times {
     last_ms: i64,
 }
 
 impl Times {
     fn next(&mut self, now_ms: i64) -> i64 {
-        self.last_ms = now_ms.max(self.last_ms + 1);
+        let goes_on = self.last_ms.saturating_sub(now_ms) < STEP_BACK.as_millis() as i64;
+        self.last_ms = if goes_on { now_ms.max(self.last_ms + 1) } else { now_ms };
         self.last_ms
     }
 }
@@ -146,5 +175,10 @@ mod tests {
     fn times_never_repeat_within_a_ms_or_when_the_clock_goes_back() {
         let mut times = Times::default();
         assert_eq!([times.next(10), times.next(10), times.next(5), times.next(100)], [10, 11, 12, 100]);
+        assert_eq!(
+            [times.next(10_000_000), times.next(200), times.next(200)],
+            [10_000_000, 200, 201],
+            "a step"
+        );
     }
 }

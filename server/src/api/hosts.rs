@@ -170,7 +170,7 @@ pub async fn latest(State(shared): State<Shared>, Path(host): Path<String>) -> R
         name: host.name().to_owned(),
         time: time::format(sample.time_ms),
         time_ms: sample.time_ms,
-        received: now.and_then(|now| now.heard_ms).map(time::format),
+        received: now.and_then(|now| now.received_ms).map(time::format),
         points,
     }))
 }

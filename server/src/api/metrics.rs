@@ -54,6 +54,11 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
         "Samples that the store already had.",
         m.samples_duplicate.get(),
     );
+    text.counter(
+        "vitals_own_dropped_total",
+        "Own samples and events that could not be kept.",
+        m.own_dropped.get(),
+    );
     text.counter("vitals_batches_deferred_total", "Batches to be sent again.", m.batches_deferred.get());
     text.counter("vitals_sections_unknown_total", "Sections of an unknown kind.", m.sections_unknown.get());
     text.counter(

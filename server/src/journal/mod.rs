@@ -151,6 +151,11 @@ impl Encoded {
         }
         Ok(Self(bytes.into()))
     }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl Journal {

@@ -59,6 +59,8 @@ pub struct HostNow {
     pub peer: Option<Peer>,
     /// Its newest sample.
     pub sample: Option<Arc<Sample>>,
+    /// When that arrived, in ms since 1970.
+    pub received_ms: Option<i64>,
     /// The newest list of top processes and its time: not every sample has one.
     pub top: Option<Arc<(i64, TopProcesses)>>,
 }
@@ -70,8 +72,10 @@ struct Entry {
     peer: Option<Peer>,
     /// Counts connections, so that the end of an old one does not erase a newer.
     connection: u64,
-    newest_ms: Option<i64>,
+    /// The newest time that was committed; what is only shown does not count.
+    committed_ms: Option<i64>,
     sample: Option<Arc<Sample>>,
+    received_ms: Option<i64>,
     top: Option<Arc<(i64, TopProcesses)>>,
 }
 
@@ -98,10 +102,15 @@ impl Live {
         }
     }
 
-    /// A host that was known before this start of the server.
-    pub fn expect(&self, host: HostId, interval: Duration) {
+    /// A host that was known before this start of the server, and what happened to it last.
+    pub fn expect(&self, host: HostId, interval: Duration, last: Option<(EventKind, &str)>) {
         let now = self.start.elapsed();
-        self.shard(host).entry(host).or_insert_with(|| Entry::new(Watch::unknown(now, interval)));
+        let presence = match last {
+            Some((EventKind::Down, _)) => Presence::Down,
+            Some((EventKind::Bye, word)) => Presence::Off(ByeReason::named(word)),
+            Some((EventKind::Up, _)) | None => Presence::Unknown,
+        };
+        self.shard(host).entry(host).or_insert_with(|| Entry::new(Watch::known(now, interval, presence)));
     }
 
     /// A host has connected. Gives the connection's number, for `disconnected`.
@@ -133,7 +142,7 @@ impl Live {
         let event = self.with(host, interval, |entry, now| {
             entry.heard_ms = Some(now_ms);
             entry.skew_ms = Some(sample.time_ms.saturating_sub(now_ms));
-            entry.newest_ms = entry.newest_ms.max(Some(sample.time_ms));
+            entry.received_ms = Some(now_ms);
             if let Some(top) = top {
                 entry.top = Some(Arc::new((sample.time_ms, top)));
             }
@@ -152,10 +161,20 @@ impl Live {
         self.tell(host, event, String::new);
     }
 
-    /// A host has said good-bye.
-    pub fn bye(&self, host: HostId, reason: ByeReason) {
-        let event =
-            self.shard(host).get_mut(&host).and_then(|entry| entry.watch.bye(self.start.elapsed(), reason));
+    /// Samples of a host up to this time are on disk.
+    pub fn committed(&self, host: HostId, newest_ms: i64) {
+        if let Some(entry) = self.shard(host).get_mut(&host) {
+            entry.committed_ms = entry.committed_ms.max(Some(newest_ms));
+        }
+    }
+
+    /// A host has said good-bye on this connection; one on a connection that a newer has replaced means nothing.
+    pub fn bye(&self, host: HostId, connection: u64, reason: ByeReason) {
+        let event = self
+            .shard(host)
+            .get_mut(&host)
+            .filter(|entry| entry.connection == connection)
+            .and_then(|entry| entry.watch.bye(self.start.elapsed(), reason));
         self.tell(host, event, || reason.to_string());
     }
 
@@ -180,9 +199,9 @@ impl Live {
         self.shard(host).get(&host).map(|entry| entry.now(self.start_ms))
     }
 
-    /// The time of the newest live sample of a host, as far as this server has seen it.
-    pub fn newest_ms(&self, host: HostId) -> Option<i64> {
-        self.shard(host).get(&host).and_then(|entry| entry.newest_ms)
+    /// The newest time of a host that was committed since the server's start.
+    pub fn committed_ms(&self, host: HostId) -> Option<i64> {
+        self.shard(host).get(&host).and_then(|entry| entry.committed_ms)
     }
 
     /// Hosts known, and those that are up.
@@ -221,8 +240,9 @@ impl Entry {
             skew_ms: None,
             peer: None,
             connection: 0,
-            newest_ms: None,
+            committed_ms: None,
             sample: None,
+            received_ms: None,
             top: None,
         }
     }
@@ -236,6 +256,7 @@ impl Entry {
             skew_ms: self.skew_ms,
             peer: self.peer.clone(),
             sample: self.sample.clone(),
+            received_ms: self.received_ms,
             top: self.top.clone(),
         }
     }
@@ -271,7 +292,11 @@ mod tests {
         assert_eq!(now.sample.unwrap().time_ms, 4_000, "after a step back of its clock too");
         assert_eq!(now.top.unwrap().0, 5_000);
         assert_eq!(now.skew_ms, Some(-1_020));
-        assert_eq!(live.newest_ms(HOST), Some(5_000));
+        assert_eq!(now.received_ms, Some(5_020));
+        assert_eq!(live.committed_ms(HOST), None, "what is shown is not what is kept");
+        live.committed(HOST, 4_000);
+        live.committed(HOST, 3_000);
+        assert_eq!(live.committed_ms(HOST), Some(4_000));
         assert_eq!(told.try_recv().unwrap().kind, EventKind::Up);
         assert!(told.try_recv().is_err(), "told once");
     }
@@ -286,6 +311,40 @@ mod tests {
         assert!(live.host(HOST).unwrap().peer.is_some());
         live.disconnected(HOST, new);
         assert!(live.host(HOST).unwrap().peer.is_none());
+    }
+
+    #[test]
+    fn a_good_bye_on_an_old_connection_means_nothing() {
+        let (events, _told) = mpsc::channel(EVENT_QUEUE);
+        let live = Live::new(0, events);
+        let old = live.connected(HOST, INTERVAL, peer());
+        let new = live.connected(HOST, INTERVAL, peer());
+        live.bye(HOST, old, ByeReason::Restart);
+        assert_eq!(live.host(HOST).unwrap().presence, Presence::Up);
+        live.bye(HOST, new, ByeReason::Restart);
+        assert_eq!(live.host(HOST).unwrap().presence, Presence::Off(ByeReason::Restart));
+    }
+
+    #[test]
+    fn after_a_restart_of_the_server_a_host_is_what_it_was_last_known_to_be() {
+        let (events, mut told) = mpsc::channel(EVENT_QUEUE);
+        let live = Live::new(0, events);
+        let hosts = [1, 2, 3, 4].map(|id| HostId([id; 16]));
+        let lasts = [
+            None,
+            Some((EventKind::Up, "")),
+            Some((EventKind::Down, "silent for 16 s")),
+            Some((EventKind::Bye, "suspend")),
+        ];
+        hosts.iter().zip(lasts).for_each(|(host, last)| live.expect(*host, INTERVAL, last));
+        let words = hosts.map(|host| live.host(host).unwrap().presence.word());
+        assert_eq!(words, ["unknown", "unknown", "down", "asleep"]);
+        assert!(told.try_recv().is_err(), "nobody is told again");
+        for host in hosts {
+            live.connected(host, INTERVAL, peer());
+        }
+        let up: Vec<HostId> = std::iter::from_fn(|| told.try_recv().ok()).map(|event| event.host).collect();
+        assert_eq!(up, hosts[2..], "who was away is told to be back");
     }
 
     #[test]

@@ -62,14 +62,14 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A host known from before this start of the server.
-    pub fn unknown(now: Duration, interval: Duration) -> Self {
-        Self { presence: Presence::Unknown, since: now, heard: now, interval }
+    /// A host known from before this start of the server, as it was then; one that was up is unknown now.
+    pub fn known(now: Duration, interval: Duration, presence: Presence) -> Self {
+        Self { presence, since: now, heard: now, interval }
     }
 
     /// A host that nobody knew.
     pub fn new(now: Duration, interval: Duration) -> Self {
-        Self { presence: Presence::Down, since: now, heard: now, interval }
+        Self::known(now, interval, Presence::Down)
     }
 
     /// What it is now.
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_host_that_said_good_bye_is_off_and_never_down() {
-        let mut host = Watch::unknown(at(0), FIVE);
+        let mut host = Watch::known(at(0), FIVE, Presence::Unknown);
         host.heard(at(1), FIVE);
         assert_eq!(host.bye(at(2), ByeReason::Shutdown), Some(EventKind::Bye));
         assert_eq!(host.tick(at(100_000)), None);
@@ -161,14 +161,14 @@ mod tests {
 
     #[test]
     fn after_a_start_of_the_server_hosts_are_unknown_for_a_minute() {
-        let mut host = Watch::unknown(at(10), FIVE);
+        let mut host = Watch::known(at(10), FIVE, Presence::Unknown);
         assert_eq!(host.tick(at(70)), None);
         assert_eq!(host.presence(), Presence::Unknown);
         assert_eq!(host.tick(at(71)), Some(EventKind::Down));
-        let mut back = Watch::unknown(at(10), FIVE);
+        let mut back = Watch::known(at(10), FIVE, Presence::Unknown);
         assert_eq!(back.heard(at(12), FIVE), None, "a restart of the server is nobody's news");
         assert_eq!(back.presence(), Presence::Up);
-        let mut slow = Watch::unknown(at(0), at(3600));
+        let mut slow = Watch::known(at(0), at(3600), Presence::Unknown);
         assert_eq!(slow.tick(at(10_800)), None, "its own limit, if that is longer");
     }
 }

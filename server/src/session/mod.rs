@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::sync::CancellationToken;
@@ -36,7 +37,7 @@ use crate::journal::{Encoded, Journal, JournalError};
 use crate::live::{Live, Peer, down_limit};
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
-use crate::state::{Host, State};
+use crate::state::{Host, State, StateError};
 use protocol::{Batch, Protocol, Step, refused, refused_for};
 
 /// Read buffer of a connection. Small, because ten thousand of them wait most of the time.
@@ -49,8 +50,14 @@ const BACKLOG_WINDOW: u32 = 4;
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 /// Time a client has to take in what it is sent.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for the last acknowledgements when the server goes down.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the last acknowledgements when the session ends.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for the last word to a client.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time to write down a host that is new, or has changed.
+const ADMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of all batches that wait for their commit: what a slow or full disk makes the server hold at most.
+pub const MAX_PENDING_BYTES: usize = 64 << 20;
 
 /// What all sessions share.
 pub struct Shared {
@@ -70,7 +77,14 @@ pub struct Shared {
     pub shutdown: CancellationToken,
     /// Keeps strangers from filling the log.
     pub seldom: Seldom,
+    /// Room for batches that wait for their commit, in bytes: `MAX_PENDING_BYTES` at first.
+    pub room: Arc<Semaphore>,
+    /// The newest time that history holds of a host. It may read from disk.
+    pub newest_kept: NewestKept,
 }
+
+/// Gives the newest time that is kept of a host, in ms since 1970.
+pub type NewestKept = Arc<dyn Fn(HostId) -> Option<i64> + Send + Sync>;
 
 impl Shared {
     fn oldest_ms(&self, now_ms: i64) -> i64 {
@@ -111,6 +125,8 @@ impl From<FrameError> for End {
 struct Settled {
     number: u64,
     stored: usize,
+    /// The newest time of what is stored.
+    newest_ms: Option<i64>,
     refused: Vec<RefusedSample>,
 }
 
@@ -191,11 +207,17 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
 
     async fn admit(&mut self, hello: Hello, now_ms: i64) -> Result<(), End> {
         let (id, interval_ms, told) = (hello.host, hello.interval_ms, hello.name.clone());
-        let newest_ms = self.shared.live.newest_ms(id);
-        let host = self.shared.state.admit(hello, now_ms, newest_ms).await.map_err(|error| {
-            warn!(host = %told, peer = %self.address, %error, "a host cannot be taken in");
-            refused(Refusal::Unavailable, "the server cannot write its state", true)
-        })?;
+        let shutdown = self.shared.shutdown.clone();
+        let admitted = tokio::select! {
+            () = shutdown.cancelled() => return Err(refused(Refusal::ShuttingDown, "the server is going down", true).into()),
+            admitted = timeout(ADMIT_TIMEOUT, admit(&self.shared, hello, now_ms)) => admitted,
+        };
+        let host = admitted
+            .unwrap_or_else(|_| Err(StateError::Disk("no answer in time".to_owned())))
+            .map_err(|error| {
+                warn!(host = %told, peer = %self.address, %error, "a host cannot be taken in");
+                refused(Refusal::Unavailable, "the server cannot write its state", true)
+            })?;
         self.frames.decoder_mut().introduced();
         self.send(self.welcome(&host, now_ms).into()).await?;
         let interval = Duration::from_millis(interval_ms.into());
@@ -245,7 +267,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
     fn bye(&self, reason: ByeReason) {
         if let Some(guest) = &self.host {
             info!(host = &*guest.name, peer = %self.address, %reason, "client says good-bye");
-            self.shared.live.bye(guest.id, reason);
+            self.shared.live.bye(guest.id, guest.connection, reason);
         }
     }
 
@@ -257,16 +279,19 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
     ) -> Result<(), End> {
         let mut batches = vec![first.number];
         let mut stored = first.stored;
+        let mut newest_ms = first.newest_ms;
         let mut refused = first.refused;
         while batches.len() < MAX_ACK_BATCHES.min(MAX_PENDING) && refused.len() < MAX_BATCH_SAMPLES {
             let Some(Some(settled)) = futures_util::FutureExt::now_or_never(pending.next()) else { break };
             batches.push(settled.number);
             stored += settled.stored;
+            newest_ms = newest_ms.max(settled.newest_ms);
             refused.extend(settled.refused);
         }
-        for sample in &refused {
-            self.shared.metrics.samples_dropped.add(sample.reason.word(), 1);
+        if let (Some(guest), Some(newest_ms)) = (&self.host, newest_ms) {
+            self.shared.live.committed(guest.id, newest_ms);
         }
+        let reasons: Vec<DropReason> = refused.iter().map(|sample| sample.reason).collect();
         let ack = Ack {
             server_time_ms: clock::now_ms(),
             batches: List::first(batches).0,
@@ -274,6 +299,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         };
         self.send(ack.into()).await?;
         self.shared.metrics.samples_acked.add(stored as u64);
+        // After the client knows: what it does not, it sends again.
+        reasons.into_iter().for_each(|reason| self.shared.metrics.samples_dropped.add(reason.word(), 1));
         Ok(())
     }
 
@@ -319,13 +346,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
                     warn!(%peer, reason, error, left_out, "stranger refused");
                 }
                 // A peer that is gone, or takes nothing in, cannot be told.
-                let _ = self.send(refused.into()).await;
+                let _ = timeout(GOODBYE_TIMEOUT, self.send(refused.into())).await;
             }
         }
         if let Some(guest) = &self.host {
             self.shared.live.disconnected(guest.id, guest.connection);
         }
-        let _ = timeout(WRITE_TIMEOUT, self.frames.get_mut().shutdown()).await;
+        let _ = timeout(GOODBYE_TIMEOUT, self.frames.get_mut().shutdown()).await;
     }
 }
 
@@ -339,6 +366,17 @@ fn message_of(read: Read, late: &str) -> Result<ClientMessage, End> {
         Ok(None) => Err(End::Closed),
         Err(_) => Err(refused(Refusal::Timeout, late, true).into()),
     }
+}
+
+/// Writes down what a host says of itself, where that is new.
+async fn admit(shared: &Arc<Shared>, hello: Hello, now_ms: i64) -> Result<Arc<Host>, StateError> {
+    if let Some(host) = shared.state.as_told(&hello) {
+        return Ok(host);
+    }
+    // Seldom: a new host, or one that was renamed, labelled anew, upgraded or restarted.
+    let (id, newest_kept) = (hello.host, shared.newest_kept.clone());
+    let kept = tokio::task::spawn_blocking(move || newest_kept(id)).await.ok().flatten();
+    shared.state.admit(hello, now_ms, kept.max(shared.live.committed_ms(id))).await
 }
 
 /// Shows what is live, and starts to keep what can be kept. `None` where too much waits already: not kept, no `Ack`.
@@ -368,13 +406,14 @@ fn take(
         Record { host: guest.id, received_ms: now_ms, backlog: batch.backlog, samples: batch.samples };
     // Before `live` takes the samples over.
     let encoded = (stored > 0 && pending < MAX_PENDING).then(|| Encoded::new(&record));
-    let mut settled = Settled { number: batch.number, stored, refused: batch.refused };
+    let newest_ms = record.samples.iter().map(|sample| sample.time_ms).max();
+    let mut settled = Settled { number: batch.number, stored, newest_ms, refused: batch.refused };
     if let Some(Err(error)) = &encoded {
         error!(host = &*guest.name, %error, "samples can never be kept");
         let reason = DropReason::Unreadable;
         let refused = record.samples.iter().map(|sample| RefusedSample { time_ms: sample.time_ms, reason });
         settled.refused.extend(refused);
-        settled.stored = 0;
+        (settled.stored, settled.newest_ms) = (0, None);
     }
     if batch.backlog {
         shared.live.heard(guest.id, guest.interval, now_ms);
@@ -385,9 +424,15 @@ fn take(
     }
     match encoded {
         Some(Ok(encoded)) => {
+            // At most two MiB, far below 2^32.
+            let Ok(room) = shared.room.clone().try_acquire_many_owned(encoded.bytes() as u32) else {
+                metrics.batches_deferred.add(1);
+                return None;
+            };
             let shared = shared.clone();
             Some(Box::pin(async move {
                 commit(&shared.journal, &encoded).await;
+                drop(room);
                 shared.metrics.batch_commit.observe(arrived.elapsed());
                 settled
             }))

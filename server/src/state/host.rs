@@ -8,6 +8,11 @@ use vitals_wire::limits::MAX_HOST_NAME_BYTES;
 use vitals_wire::line::HostTags;
 use vitals_wire::message::{Facts, Hello};
 
+/// Names and labels that a host can have had.
+const MAX_VERSIONS: usize = 256;
+/// Seconds by which two readings of a time of start may differ.
+const BOOT_TIME_WOBBLE: u64 = 5;
+
 /// A host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Host {
@@ -74,6 +79,17 @@ impl From<&Facts> for FactsRecord {
     }
 }
 
+impl FactsRecord {
+    /// Whether the two say the same: a time of start may differ a little, as it follows from two clocks.
+    fn is_like(&self, other: &Self) -> bool {
+        let times_agree = match (self.boot_time, other.boot_time) {
+            (Some(one), Some(other)) => one.abs_diff(other) <= BOOT_TIME_WOBBLE,
+            (one, other) => one == other,
+        };
+        times_agree && Self { boot_time: None, ..self.clone() } == Self { boot_time: None, ..other.clone() }
+    }
+}
+
 impl Version {
     /// A version with its tags made.
     pub fn new(from_ms: i64, name: Box<str>, mut labels: Vec<(Box<str>, Box<str>)>) -> Self {
@@ -124,11 +140,15 @@ impl Host {
 
     /// Whether `hello` says nothing new.
     pub(super) fn is_as_told(&self, hello: &Hello) -> bool {
-        *self.told_name == *hello.name
+        self.is_called_the_same(hello)
             && *self.client_version == *hello.client_version
             && self.interval_ms == hello.interval_ms
-            && self.newest().labels == labels_of(hello)
-            && self.facts == FactsRecord::from(&hello.facts)
+            && self.facts.is_like(&FactsRecord::from(&hello.facts))
+    }
+
+    /// Whether `hello` leaves name and labels as they are.
+    pub(super) fn is_called_the_same(&self, hello: &Hello) -> bool {
+        *self.told_name == *hello.name && self.newest().labels == labels_of(hello)
     }
 
     /// The record of `known`, or of a newcomer, after `hello`. A name that another host holds is never inherited: the
@@ -159,7 +179,13 @@ impl Host {
                     free_name(&hello.name, is_free)
                 };
                 let mut host = known.clone();
-                if *name != *host.name() || labels != host.newest().labels {
+                let changes = *name != *host.name() || labels != host.newest().labels;
+                if changes && host.versions.len() >= MAX_VERSIONS {
+                    tracing::warn!(
+                        host = host.name(),
+                        "too many names and labels: it keeps those that it has"
+                    );
+                } else if changes {
                     let after_newest = newest_ms.map_or(i64::MIN, |newest| newest.saturating_add(1));
                     let from_ms = now_ms.max(after_newest).max(host.newest().from_ms.saturating_add(1));
                     host.versions.push(Version::new(from_ms, name, labels));

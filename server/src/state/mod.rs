@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 use vitals_wire::ids::HostId;
 use vitals_wire::line::HostTags;
 use vitals_wire::message::Hello;
@@ -23,6 +24,8 @@ pub use host::{FactsRecord, Host, Version};
 
 /// Changes that wait for the next transaction.
 const QUEUE: usize = 1024;
+/// Hosts that can be known: anybody who reaches the clients' port can bring a new one.
+pub const MAX_HOSTS: usize = 50_000;
 
 /// Why the state cannot be read or changed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -40,6 +43,9 @@ pub enum StateError {
         /// Ours.
         known: i64,
     },
+    /// As many hosts are known as may be.
+    #[error("{MAX_HOSTS} hosts are known already, and no more can be taken in")]
+    TooManyHosts,
     /// The server is going down.
     #[error("the state is closed")]
     Closed,
@@ -87,6 +93,11 @@ impl State {
         Ok((Self { hosts, changes }, thread))
     }
 
+    /// The record of a host whose `Hello` says nothing new.
+    pub fn as_told(&self, hello: &Hello) -> Option<Arc<Host>> {
+        self.host(hello.host).filter(|host| host.is_as_told(hello))
+    }
+
     /// Takes in what a host says of itself, and gives its record once that is on disk. `newest_ms` is the time of its
     /// newest committed sample.
     pub async fn admit(
@@ -95,13 +106,21 @@ impl State {
         now_ms: i64,
         newest_ms: Option<i64>,
     ) -> Result<Arc<Host>, StateError> {
-        if let Some(host) = self.host(hello.host).filter(|host| host.is_as_told(&hello)) {
+        if let Some(host) = self.as_told(&hello) {
             return Ok(host);
         }
+        // A disk that takes no more must not keep out a host that is only told to have other facts.
+        let known = self.host(hello.host).filter(|host| host.is_called_the_same(&hello));
         let (done, outcome) = oneshot::channel();
         let change = Change { hello: Box::new(hello), now_ms, newest_ms, done };
         self.changes.send(change).await.map_err(|_| StateError::Closed)?;
-        outcome.await.map_err(|_| StateError::Closed)?
+        match (outcome.await.map_err(|_| StateError::Closed)?, known) {
+            (Err(StateError::Disk(error)), Some(known)) => {
+                warn!(host = known.name(), error, "what a host says of itself cannot be kept now");
+                Ok(known)
+            }
+            (outcome, _) => outcome,
+        }
     }
 
     /// A host by its id.
@@ -159,6 +178,10 @@ impl Writer {
         for change in group {
             let id = change.hello.host;
             let known = changed.get(&id).cloned().or_else(|| read(&self.hosts).get(&id).cloned());
+            if known.is_none() && read(&self.hosts).len() + changed.len() >= MAX_HOSTS {
+                let _ = change.done.send(Err(StateError::TooManyHosts));
+                continue;
+            }
             let is_free =
                 |name: &str| given.get(name).or(self.names.get(name)).is_none_or(|holder| *holder == id);
             let host = Host::told(known.as_deref(), &change.hello, change.now_ms, change.newest_ms, is_free);

@@ -7,6 +7,13 @@ pub struct Bye {
     pub reason: ByeReason,
 }
 
+impl ByeReason {
+    /// The reason of this word; `Restart`, the mildest, for a word that nobody knows.
+    pub fn named(word: &str) -> Self {
+        Self::ALL.iter().copied().find(|reason| reason.word() == word).unwrap_or(Self::Restart)
+    }
+}
+
 super::codes! {
     /// Why a client goes.
     ByeReason {
