@@ -70,7 +70,10 @@ fn readings_of_this_machine_arrive_within_a_second_and_a_half_and_agree_with_pro
     let sum: f64 = shares.iter().filter_map(|share| total[format!("usage_{share}")].as_f64()).sum();
     within("the sum of all shares", sum, 99.5, 100.5);
 
-    for point in points(&latest, "net") {
+    let net = points(&latest, "net");
+    let cards = names_in("/proc/net/dev", 0).into_iter().filter(|name| is_card_that_is_up(name)).count();
+    assert!(net.len() >= cards, "{} interfaces of {cards} network cards", net.len());
+    for point in net {
         let name = point["tags"]["interface"].as_str().unwrap();
         let now: u64 = fs::read_to_string(format!("/sys/class/net/{name}/statistics/rx_bytes"))
             .unwrap()
@@ -83,6 +86,11 @@ fn readings_of_this_machine_arrive_within_a_second_and_a_half_and_agree_with_pro
         .into_iter()
         .find(|point| point["tags"]["path"] == "/")
         .map(|point| &point["fields"]);
+    let has_root = fs::read_to_string("/proc/self/mounts").unwrap().lines().any(|line| {
+        let mut words = line.split(' ').skip(1);
+        words.next() == Some("/") && matches!(words.next(), Some("ext4" | "xfs" | "btrfs"))
+    });
+    assert!(root.is_some() || !has_root, "the root file system is missing");
     if let Some(root) = root {
         let stat = rustix::fs::statvfs("/").unwrap();
         assert_eq!(root["total"].as_u64().unwrap(), stat.f_blocks * stat.f_frsize);
@@ -119,6 +127,25 @@ fn readings_of_this_machine_arrive_within_a_second_and_a_half_and_agree_with_pro
 
 fn uptime() -> f64 {
     fs::read_to_string("/proc/uptime").unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+/// The names in one column of a file of `/proc`.
+fn names_in(file: &str, column: usize) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let names = text.lines().filter_map(|line| line.split_whitespace().nth(column));
+    names.map(|name| name.trim_end_matches(':').to_owned()).collect()
+}
+
+/// A network card by its name, and not one that is left out on purpose (bridges and the like of containers).
+fn is_card_that_is_up(name: &str) -> bool {
+    let flags = fs::read_to_string(format!("/sys/class/net/{name}/flags")).unwrap_or_default();
+    let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or_default();
+    flags & 1 == 1 && ["eth", "en", "wl"].iter().any(|kind| name.starts_with(kind))
+}
+
+/// A disk or partition by its name.
+fn is_disk(name: &str) -> bool {
+    ["sd", "vd", "xvd", "nvme", "mmcblk"].iter().any(|kind| name.starts_with(kind))
 }
 
 fn is_core(line: &str) -> bool {
