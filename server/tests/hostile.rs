@@ -188,7 +188,10 @@ fn is_ended_at_the_down_limit(mut host: Peer, start: Instant) {
     let refused = host.refusal();
     assert_eq!(refused.code, Refusal::Timeout, "{}", refused.text);
     let took = start.elapsed();
-    assert!(took > DOWN_LIMIT - Duration::from_secs(1) && took < DOWN_LIMIT + Duration::from_secs(4), "{took:?}");
+    assert!(
+        took > DOWN_LIMIT - Duration::from_secs(1) && took < DOWN_LIMIT + Duration::from_secs(4),
+        "{took:?}"
+    );
 }
 
 #[test]

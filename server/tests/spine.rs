@@ -6,6 +6,8 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -82,6 +84,8 @@ fn readings_of_this_machine_arrive_within_a_second_and_a_half_and_agree_with_pro
             .unwrap();
         assert!(point["fields"]["bytes_recv"].as_u64().unwrap() <= now, "{name}");
     }
+    let disks = names_in("/proc/diskstats", 2).into_iter().filter(|name| is_disk(name)).count();
+    assert!(disks == 0 || !points(&latest, "diskio").is_empty(), "none of {disks} disks and partitions");
     let root = points(&latest, "disk")
         .into_iter()
         .find(|point| point["tags"]["path"] == "/")
@@ -210,6 +214,29 @@ fn the_command_line_lists_hosts_beside_a_running_server_and_without_one() {
     assert!(stopped.contains("web") && stopped.contains("server not running"), "{stopped}");
 }
 
+/// All files below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn nobody_else_may_look_into_any_file_and_a_data_directory_may_have_a_long_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("a long name ".repeat(12));
+    let server = Server::start(&data, &[]);
+    let (mut peer, _) = support::peer::Peer::welcome(server.clients, support::peer::hello(1, "web"));
+    peer.send(1, support::peer::sample(now_ms(), 1));
+    let files = files(&data);
+    for name in ["state.db", "history.db", "control.sock", "lock"] {
+        assert!(files.contains(&data.join(name)), "no {name} in {files:?}");
+    }
+    for file in files {
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.display());
+    }
+}
+
 #[test]
 fn a_server_says_plainly_why_it_cannot_start() {
     let dir = tempfile::tempdir().unwrap();
@@ -239,8 +266,12 @@ fn a_server_says_plainly_why_it_cannot_start() {
         (&["run", "--listen", "0.0.0.0:0"], 2, "insecure"),
         (&["check-config", "--config", unknown.to_str().unwrap()], 2, "keep_row"),
         (&["check-config", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
+        (&["check-config", "--influx-url", "http://user:hush@127.0.0.1:8086"], 2, "token_file"),
+        (&["run", "--influx-url", "http://user:hush@127.0.0.1:8086"], 2, "token_file"),
+        (&["hosts", "--data-dir", dir.path().to_str().unwrap()], 1, "state.db"),
     ] {
         let (found, stderr) = run(args);
+        assert!(!stderr.contains("hush"), "{stderr}");
         assert_eq!(found, Some(code), "{args:?}: {stderr}");
         assert!(stderr.contains(words), "{args:?}: {stderr}");
     }

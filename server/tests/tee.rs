@@ -82,9 +82,16 @@ async fn the_servers_own_points_are_there(influxd: &Influxd) {
     let health = rows("vitals_server").await;
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     assert!(health.iter().all(|row| row["host"] == machine), "{health:#?}");
-    for field in
-        ["connections", "cpu_ms", "hosts", "hosts_up", "journal_bytes", "memory_rss", "samples_acked", "uptime"]
-    {
+    for field in [
+        "connections",
+        "cpu_ms",
+        "hosts",
+        "hosts_up",
+        "journal_bytes",
+        "memory_rss",
+        "samples_acked",
+        "uptime",
+    ] {
         let row = health.iter().find(|row| row["_field"] == field);
         let row = row.unwrap_or_else(|| panic!("no vitals_server.{field} in {health:#?}"));
         assert!(row["_value"].parse::<u64>().is_ok() && row["#_value"] == "long", "{row:#?}");
