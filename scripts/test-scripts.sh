@@ -49,6 +49,7 @@ main() {
   a_server_that_dies_at_its_start_is_shown_with_its_log
   a_number_that_now_belongs_to_another_process_is_not_killed
   what_does_not_listen_to_sigterm_is_killed
+  a_summary_counts_what_the_programs_say
   it_starts_reads_back_and_stops
   say "$CHECKS checks of the scripts passed"
 }
@@ -172,6 +173,45 @@ what_does_not_listen_to_sigterm_is_killed() {
   prints 'did not end within 1 s'
   stopped client || failed 'it still runs'
   rm -f "$LOG_DIR"/*.log
+}
+
+# counts NUMBER SIDE WHAT: a line of the summary that ran last.
+counts() {
+  grep -Eq "^ *$1  $2 *  $3\$" "$SCRATCH/out" || failed "this is not in the summary: $1 $2 $3"
+  CHECKS=$((CHECKS + 1))
+}
+
+a_summary_counts_what_the_programs_say() {
+  cat >"$LOG_DIR/server.log" <<'END'
+ts=2026-01-01T00:00:01Z level=info message="client connected" host=web id=01 peer=127.0.0.1:1 version=0.1.0
+ts=2026-01-01T00:00:01Z level=info message="client connected" host="a b" id=02 peer=127.0.0.1:2 version=0.1.0
+ts=2026-01-01T00:00:01Z level=info message="host up" host=web
+ts=2026-01-01T00:00:02Z level=warn message="stranger refused" peer=127.0.0.1:3 reason=too_large error="a frame" left_out=41
+ts=2026-01-01T00:00:02Z level=warn message="connection turned away" peer=127.0.0.1:4 reason=too_many_connections error="" left_out=0
+ts=2026-01-01T00:00:03Z level=debug message="sample refused" host=web reason=too_old time_ms=0
+ts=2026-01-01T00:00:04Z level=info message="client disconnected" host=web peer=127.0.0.1:1 reason=closed
+ts=2026-01-01T00:00:05Z level=warn message="client refused" host="a b" peer=127.0.0.1:2 reason=timeout error="nothing heard"
+ts=2026-01-01T00:00:06Z level=warn message="host down" host="a b" reason="silent for 15 s"
+ts=2026-01-01T00:00:07Z level=info message="host off" host=web reason=shutdown
+END
+  run 0 "$HERE/logs.sh" --summary
+  prints '10 lines from 2026-01-01T00:00:01Z to 2026-01-01T00:00:07Z'
+  prints 'connections: 2'
+  counts 2 server 'client connected'
+  prints 'disconnections: 2'
+  counts 1 server 'client disconnected reason="closed"'
+  counts 1 server 'client refused reason="timeout"'
+  prints 'hosts up and down: 3'
+  counts 1 server 'host up'
+  counts 1 server 'host down reason="silent for 15 s"'
+  counts 1 server 'host off reason="shutdown"'
+  prints 'dropped or refused: 4'
+  counts 1 server 'stranger refused reason="too_large"  \(42 in all\)'
+  counts 1 server 'connection turned away reason="too_many_connections"'
+  counts 1 server 'sample refused reason="too_old"'
+  prints 'warnings: 4'
+  counts 2 server 'a b'
+  rm "$LOG_DIR/server.log"
 }
 
 it_starts_reads_back_and_stops() {
