@@ -37,8 +37,9 @@ main() {
   cd "$REPO/wire"
   OUT=$(target_dir)
   if [ $# -gt 0 ]; then targets=("$@"); else
-    # shellcheck disable=SC2207 # names without blanks
-    targets=($(cargo_fuzz list))
+    target=$(cargo_fuzz list) || die 'cargo fuzz list failed: see above'
+    # shellcheck disable=SC2206 # names without blanks
+    targets=($target)
   fi
   [ ${#targets[@]} -gt 0 ] || die 'wire/fuzz has no targets'
   for target in "${targets[@]}"; do

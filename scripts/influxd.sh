@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Prints the path of an InfluxDB 2 server: $INFLUXD, else the one on the PATH, else one that it builds from source once.
 #
-# Usage: scripts/influxd.sh
+# Usage: scripts/influxd.sh [--built-path]
+#
+#   --built-path   only say where the one that is built from source belongs, there or not, and build nothing
 #
 # The build takes some minutes, needs Go, Rust, clang and pkg-config (the last two are installed if this runs as root on
 # Debian or Ubuntu) and goes to ~/.cache/vitals (VITALS_CACHE_DIR), where all clones find it.
@@ -13,13 +15,17 @@ set -euo pipefail
 MODULE=$REPO/docker/influxd
 
 main() {
+  local version built found
+  version=$(awk '$1 == "github.com/influxdata/influxdb/v2" { print substr($2, 2) }' "$MODULE/go.mod")
+  [ -n "$version" ] || die "$MODULE/go.mod names no version of InfluxDB"
+  built=$CACHE_DIR/influxd-$version
   case ${1:-} in
     -h | --help) help_of "$0" && exit 0 ;;
+    --built-path) echo "$built" && exit 0 ;;
     '') ;;
     *) wrong_use "unknown argument: $1" ;;
   esac
 
-  local version built found
   if [ -n "${INFLUXD:-}" ]; then
     is_influxd_2 "$INFLUXD" || die "INFLUXD=$INFLUXD is not an InfluxDB 2 server" 'Unset it, or let it name an influxd 2.x.'
     echo "$INFLUXD"
@@ -30,9 +36,6 @@ main() {
     echo "$found"
     return
   fi
-  version=$(awk '$1 == "github.com/influxdata/influxdb/v2" { print substr($2, 2) }' "$MODULE/go.mod")
-  [ -n "$version" ] || die "$MODULE/go.mod names no version of InfluxDB"
-  built=$CACHE_DIR/influxd-$version
   if ! is_influxd_2 "$built"; then
     mkdir -p "$CACHE_DIR"
     exec 9>"$CACHE_DIR/influxd.lock"

@@ -8,7 +8,8 @@ STATE_DIR=${VITALS_STATE_DIR:-$REPO/.vitals}
 LOG_DIR=$STATE_DIR/logs
 RUN_DIR=$STATE_DIR/run
 # What is built once for all clones: influxd and cargo's tools.
-CACHE_DIR=${VITALS_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/vitals}
+# Where HOME is not set, bash still knows what ~ is.
+CACHE_DIR=${VITALS_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:-~}/.cache}/vitals}
 
 # --- words -----------------------------------------------------------------
 
@@ -221,27 +222,33 @@ read_addresses() {
   fi
 }
 
-# url_encoded TEXT
-url_encoded() {
-  local LC_ALL=C text=$1 i c
-  for ((i = 0; i < ${#text}; i++)); do
-    c=${text:i:1}
-    case $c in
-      [A-Za-z0-9._~-]) printf '%s' "$c" ;;
-      *) printf '%%%02X' "'$c" | sed 's/%FFFFFFFFFFFFFF/%/' ;;
-    esac
-  done
-}
+# host_id: this machine's id, which the client that start.sh starts was given at its first start.
+host_id() { sed -n 's/^host = \([0-9a-f]\{32\}\)$/\1/p' "$STATE_DIR/data/client/identity" 2>/dev/null | grep .; }
 
-host_name() { printf '%s\n' "${VITALS_HOSTNAME:-$(uname -n)}"; }
+# host_name URL: what the server at URL calls this machine; it may know it by another name than this machine does.
+host_name() {
+  local answer
+  answer=$(fetch "$1/api/v1/hosts/$(host_id)" | tr -d '\n') || return 1
+  if have jq; then jq -r .name <<<"$answer"; else sed -n 's/.*"name": *"\([^"]*\)".*/\1/p' <<<"$answer"; fi
+}
 
 # read_back URL SINCE_MS: the server at URL gives at least one point of this host's CPU since then.
 read_back() {
-  fetch "$1/api/v1/hosts/$(url_encoded "$(host_name)")/series?field=cpu.usage_active&from=$2" 2>/dev/null |
+  local id
+  id=$(host_id) || return 1
+  fetch "$1/api/v1/hosts/$id/series?field=cpu.usage_active&from=$2" 2>/dev/null |
     tr -d ' \n' | grep -Eq '"points":\[[[{]'
 }
 
-now_ms() { echo "$(date +%s)000"; }
+# now_ms: BSD's date knows no parts of a second; what is older than the second is no reading from before a start there.
+now_ms() {
+  local ms
+  ms=$(date +%s%3N)
+  case $ms in
+    *[!0-9]*) echo "$(($(date +%s) + 1))000" ;;
+    *) echo "$ms" ;;
+  esac
+}
 
 # version_of PROGRAM: what it says about itself, of a running one too (/proc/PID/exe).
 version_of() { "$1" --version 2>/dev/null | head -n 1; }

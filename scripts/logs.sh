@@ -10,8 +10,8 @@
 #   --errors          the same as --level error; what is no line of log, such as a panic's text, counts as an error
 #   --host HOST       lines about this host
 #   --since WHEN      90s, 10m, 2h, 3d, or a time such as 2026-01-31T12:00
-#   --summary         counts instead of lines: connections, disconnections and drops by reason, errors by reason, over
-#                     all lines that fit
+#   --summary         counts instead of lines: connections, disconnections and drops by reason, hosts up and down, errors by
+#                     reason, over all lines that fit
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -163,10 +163,14 @@ SUMMARIZE='
   if (reason == "") reason = field["error"]
   what = message (reason == "" ? "" : " reason=\"" reason "\"")
   # Order matters: "disconnected" holds "connected".
-  if (message ~ /drop|lost|discard|refuse|reject|quarantin|gives up|gave up/) {
-    amount = field["dropped"] != "" ? field["dropped"] : field["samples"] != "" ? field["samples"] : \
+  if (message ~ /^host (up|down|off)$/) add("hosts up and down", side, what, 1)
+  else if (message ~ /drop|lost|discard|refuse|reject|turned away|quarantin|gives up|gave up/) {
+    # A line that may come but now and then says how many like it were left out before.
+    amount = field["left_out"] != "" ? 1 + field["left_out"] : field["dropped"] != "" ? field["dropped"] : field["samples"] != "" ? field["samples"] : \
       field["lines"] != "" ? field["lines"] : field["count"] != "" ? field["count"] : 1
     add("dropped or refused", side, what, amount + 0)
+    # Whoever is refused as a client was connected until then.
+    if (message == "client refused") add("disconnections", side, what, 1)
   } else if (message ~ /disconnect|connection.*(closed|ended|lost|broke)|session.*ended|closed the connection|(^| )bye/) {
     add("disconnections", side, what, 1)
   } else if (message ~ /connected|session.*(began|started|open)|welcome|accepted/) add("connections", side, what, 1)
@@ -183,7 +187,7 @@ function add(group, side, what, amount,    key) {
 END {
   if (!lines) { print "no lines fit"; exit }
   printf "%d lines from %s to %s\n", lines, first, until
-  n = split("connections,disconnections,dropped or refused,errors,warnings,hosts with errors or warnings", groups, ",")
+  n = split("connections,disconnections,hosts up and down,dropped or refused,errors,warnings,hosts with errors or warnings", groups, ",")
   for (g = 1; g <= n; g++) {
     printf "\n%s: %d\n", groups[g], total[groups[g]]
     sorter = "sort -k1,1nr -k2 | head -n 20"

@@ -129,7 +129,8 @@ await_sample() {
   say "Waiting for this machine's first reading."
   wait_for 30 sample_or_dead "$1" || {
     last_lines client
-    die "no reading of $(host_name) can be read back within 30 s" "The server's log: $LOG_DIR/server.log"
+    die "no reading of this machine (id $(host_id || echo 'not made yet')) can be read back within 30 s" \
+      "The server's log: $LOG_DIR/server.log"
   }
   check_lives server
   check_lives client
@@ -157,14 +158,16 @@ undo() {
 }
 
 where_to_look() {
-  local api host
+  local api id name
   api=http://$(connectable "$HTTP_LISTEN")
-  host=$(url_encoded "$(host_name)")
+  id=$(host_id || echo ID)
+  name=$(host_name "$api" 2>/dev/null || uname -n)
   cat <<END
 
-  hosts       curl -s '$api/api/v1/hosts'
-  this host   curl -s '$api/api/v1/hosts/$host/latest'
-  its CPU     curl -s '$api/api/v1/hosts/$host/series?field=cpu.usage_active'
+  this host   $name
+  all hosts   curl -s '$api/api/v1/hosts'
+  latest      curl -s '$api/api/v1/hosts/$id/latest'
+  its CPU     curl -s '$api/api/v1/hosts/$id/series?field=cpu.usage_active'
   state       scripts/status.sh
   logs        scripts/logs.sh
   stop        scripts/stop.sh

@@ -16,7 +16,8 @@ Examples:
   vitals-server check-config                            what is in force, secrets masked
   vitals-server hosts                                   all hosts and whether they are there
 
-Nothing has to be configured. A file, VITALS_… variables and flags are laid over each other in that order.
+Nothing has to be configured. A file, VITALS_… variables and flags are laid over each other in that order; an empty
+variable counts as not set.
 Exit status: 0 done, 1 failed, 2 wrong use."
 )]
 pub struct Cli {

@@ -2,16 +2,22 @@
 //!
 //! Nothing has to be configured. An unknown key is an error that names the file, the key and its line.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use crate::influx::{InfluxError, InfluxOptions};
+
 /// Where the configuration is looked for when no file is named; it need not exist.
 pub const DEFAULT_FILE: &str = "/etc/vitals/server.toml";
+/// More connections than any machine holds, and far from where counters overflow.
+const MAX_CONNECTIONS: usize = 1_000_000;
 
 /// Why the configuration cannot be used. Each text names the place and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -233,55 +239,114 @@ pub enum LogFormat {
     Json,
 }
 
-/// What flags and environment say; each that is there wins over the file.
+/// What flags or the environment say; each that is there wins over what lies below it.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Overrides {
-    /// Configuration file [default: /etc/vitals/server.toml, if it exists]
-    #[arg(long, env = "VITALS_CONFIG", value_name = "FILE")]
+    /// Configuration file [env: VITALS_CONFIG] [default: /etc/vitals/server.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Directory that holds everything the server keeps
-    #[arg(long, env = "VITALS_DATA_DIR", value_name = "DIR")]
+    /// Directory that holds everything the server keeps [env: VITALS_DATA_DIR]
+    #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Address and port for clients [default: 127.0.0.1:7400]
-    #[arg(long, env = "VITALS_LISTEN", value_name = "ADDR")]
+    /// Address and port for clients [env: VITALS_LISTEN] [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Take unencrypted connections from other machines
-    #[arg(long)]
-    pub insecure: bool,
-    /// Address and port for the page and the API [default: 127.0.0.1:7480]
-    #[arg(long, env = "VITALS_HTTP_LISTEN", value_name = "ADDR")]
+    /// Take unencrypted connections from other machines [env: VITALS_INSECURE]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure: Option<bool>,
+    /// Address and port for the page and the API [env: VITALS_HTTP_LISTEN] [default: 127.0.0.1:7480]
+    #[arg(long, value_name = "ADDR")]
     pub http_listen: Option<SocketAddr>,
-    /// InfluxDB to write to, such as http://127.0.0.1:8086 [default: none]
-    #[arg(long, env = "VITALS_INFLUX_URL", value_name = "URL")]
+    /// InfluxDB to write to, such as http://127.0.0.1:8086 [env: VITALS_INFLUX_URL] [default: none]
+    #[arg(long, value_name = "URL")]
     pub influx_url: Option<String>,
-    /// InfluxDB's organisation [default: vitals]
-    #[arg(long, env = "VITALS_INFLUX_ORG", value_name = "NAME")]
+    /// InfluxDB's organisation [env: VITALS_INFLUX_ORG] [default: vitals]
+    #[arg(long, value_name = "NAME")]
     pub influx_org: Option<String>,
-    /// InfluxDB's bucket [default: vitals]
-    #[arg(long, env = "VITALS_INFLUX_BUCKET", value_name = "NAME")]
+    /// InfluxDB's bucket [env: VITALS_INFLUX_BUCKET] [default: vitals]
+    #[arg(long, value_name = "NAME")]
     pub influx_bucket: Option<String>,
-    /// File that holds InfluxDB's token; or the token itself in VITALS_INFLUX_TOKEN
-    #[arg(long, env = "VITALS_INFLUX_TOKEN_FILE", value_name = "FILE")]
+    /// InfluxDB's token. No flag: the arguments of a process are for all to see.
+    #[arg(skip)]
+    pub influx_token: Option<Masked>,
+    /// File that holds InfluxDB's token [env: VITALS_INFLUX_TOKEN_FILE, or VITALS_INFLUX_TOKEN with the token itself]
+    #[arg(long, value_name = "FILE")]
     pub influx_token_file: Option<PathBuf>,
-    /// Least important messages that are logged [default: info]
-    #[arg(long, env = "VITALS_LOG_LEVEL", value_name = "LEVEL")]
+    /// Least important messages that are logged [env: VITALS_LOG_LEVEL] [default: info]
+    #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
-    /// Form of the log [default: logfmt]
-    #[arg(long, env = "VITALS_LOG_FORMAT", value_name = "FORMAT")]
+    /// Form of the log [env: VITALS_LOG_FORMAT] [default: logfmt]
+    #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+}
+
+impl Overrides {
+    /// What the environment says. An empty variable counts as one that is not set.
+    fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let path = |name: &str| set(name).map(PathBuf::from);
+        let text = |name: &str| match set(name).map(OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(text)) => Ok(Some(text)),
+            Some(Err(_)) => Err(ConfigError::Value(format!("{name} is not UTF-8"))),
+        };
+        let parse = |name: &str, wanted: &str| (text(name), format!("{name} takes {wanted}"));
+        fn parsed<T>(
+            (text, wanted): (Result<Option<String>, ConfigError>, String),
+            parse: impl Fn(&str) -> Option<T>,
+        ) -> Result<Option<T>, ConfigError> {
+            let Some(text) = text? else { return Ok(None) };
+            parse(&text).map(Some).ok_or_else(|| ConfigError::Value(format!("{wanted}, not {text:?}")))
+        }
+        let address = "an address and a port such as 127.0.0.1:7400";
+        Ok(Self {
+            config: path("VITALS_CONFIG"),
+            data_dir: path("VITALS_DATA_DIR"),
+            listen: parsed(parse("VITALS_LISTEN", address), |text| text.parse().ok())?,
+            insecure: parsed(parse("VITALS_INSECURE", "true or false"), yes_or_no)?,
+            http_listen: parsed(parse("VITALS_HTTP_LISTEN", address), |text| text.parse().ok())?,
+            influx_url: text("VITALS_INFLUX_URL")?,
+            influx_org: text("VITALS_INFLUX_ORG")?,
+            influx_bucket: text("VITALS_INFLUX_BUCKET")?,
+            influx_token: text("VITALS_INFLUX_TOKEN")?.map(Masked),
+            influx_token_file: path("VITALS_INFLUX_TOKEN_FILE"),
+            log_level: parsed(parse("VITALS_LOG_LEVEL", "error, warn, info or debug"), |text| {
+                clap::ValueEnum::from_str(text, true).ok()
+            })?,
+            log_format: parsed(parse("VITALS_LOG_FORMAT", "logfmt or json"), |text| {
+                clap::ValueEnum::from_str(text, true).ok()
+            })?,
+        })
+    }
+}
+
+/// As the client reads it.
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text {
+        "true" | "1" | "yes" => Some(true),
+        "false" | "0" | "no" => Some(false),
+        _ => None,
+    }
 }
 
 impl Config {
     /// Reads the file, lays environment and flags over it, and checks the whole.
-    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
-        let mut config = match &overrides.config {
+    pub fn load(flags: &Overrides) -> Result<Self, ConfigError> {
+        let config = Self::layered(flags.clone(), |name| std::env::var_os(name))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn layered(flags: Overrides, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let environment = Overrides::from_environment(variable)?;
+        let mut config = match flags.config.as_ref().or(environment.config.as_ref()) {
             Some(file) => Self::from_file(file)?,
             None if Path::new(DEFAULT_FILE).exists() => Self::from_file(Path::new(DEFAULT_FILE))?,
             None => Self::default(),
         };
-        config.lay_over(overrides.clone());
-        config.read_secrets(std::env::var("VITALS_INFLUX_TOKEN").ok())?;
-        config.check()?;
+        config.lay_over(environment);
+        config.lay_over(flags);
+        config.read_token()?;
         Ok(config)
     }
 
@@ -300,23 +365,25 @@ impl Config {
         }
         set(&mut self.data_dir.0, over.data_dir);
         set(&mut self.clients.listen, over.listen);
-        self.clients.insecure |= over.insecure;
+        set(&mut self.clients.insecure, over.insecure);
         set(&mut self.http.listen, over.http_listen);
         set(&mut self.influx.url, over.influx_url);
         set(&mut self.influx.org, over.influx_org);
         set(&mut self.influx.bucket, over.influx_bucket);
-        if over.influx_token_file.is_some() {
-            self.influx.token_file = over.influx_token_file;
+        // Token and file are two ways to say one thing: whichever is said here displaces both from below.
+        if let Some(token) = over.influx_token {
+            self.influx.token = token;
+            self.influx.token_file = None;
+        } else if let Some(file) = over.influx_token_file {
+            self.influx.token_file = Some(file);
         }
         set(&mut self.log.level, over.log_level);
         set(&mut self.log.format, over.log_format);
     }
 
-    /// The environment's token wins; a file wins over one in the configuration.
-    fn read_secrets(&mut self, token: Option<String>) -> Result<(), ConfigError> {
-        if let Some(token) = token.filter(|token| !token.is_empty()) {
-            self.influx.token = Masked(token);
-        } else if let Some(file) = &self.influx.token_file {
+    /// A file of the token wins over one that stands beside it in the configuration.
+    fn read_token(&mut self) -> Result<(), ConfigError> {
+        if let Some(file) = &self.influx.token_file {
             let text = std::fs::read_to_string(file)
                 .map_err(|error| ConfigError::Unreadable { file: file.clone(), error })?;
             self.influx.token = Masked(text.trim().to_owned());
@@ -329,7 +396,7 @@ impl Config {
         if !self.clients.listen.ip().is_loopback() && !self.clients.insecure {
             return wrong(format!(
                 "clients.listen = {} is open to other machines, and the connection is not encrypted: listen on \
-                 127.0.0.1, or accept that with clients.insecure = true (--insecure)",
+                 127.0.0.1, or accept that with clients.insecure = true (--insecure, VITALS_INSECURE=true)",
                 self.clients.listen
             ));
         }
@@ -340,11 +407,13 @@ impl Config {
                 self.http.listen
             ));
         }
-        if self.clients.max_connections == 0 || self.clients.max_strangers_per_address == 0 {
-            return wrong(
-                "clients.max_connections and clients.max_strangers_per_address must be above 0".to_owned(),
-            );
-        }
+        let clients = &self.clients;
+        within("clients.max_connections", clients.max_connections, 1..=MAX_CONNECTIONS)?;
+        within("clients.max_strangers_per_address", clients.max_strangers_per_address, 1..=MAX_CONNECTIONS)?;
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        duration_within("clients.hello_timeout", clients.hello_timeout, second..=5 * minute)?;
+        duration_within("journal.group", self.journal.group, Duration::ZERO..=second)?;
+        duration_within("influx.timeout", self.influx.timeout, second..=10 * minute)?;
         if self.journal.max_size < ByteSize::mib(16) {
             return wrong(format!(
                 "journal.max_size = {} is too small: at least 16 MiB",
@@ -354,26 +423,7 @@ impl Config {
         if self.store.keep_raw < Duration::from_secs(3600) {
             return wrong("store.keep_raw is too short: at least 1h".to_owned());
         }
-        if !self.influx.url.is_empty() {
-            let plain = self.influx.url.starts_with("http://") || self.influx.url.starts_with("https://");
-            if !plain {
-                return wrong(format!(
-                    "influx.url = {:?} is not a URL: it looks like http://127.0.0.1:8086",
-                    self.influx.url
-                ));
-            }
-            if self.influx.token.0.is_empty() {
-                return wrong(
-                    "influx.url is set and no token: put it into VITALS_INFLUX_TOKEN, or name its file with \
-                     influx.token_file (--influx-token-file)"
-                        .to_owned(),
-                );
-            }
-            if self.influx.org.is_empty() || self.influx.bucket.is_empty() {
-                return wrong("influx.org and influx.bucket cannot be empty".to_owned());
-            }
-        }
-        Ok(())
+        if !self.influx.url.is_empty() { self.influx.check() } else { Ok(()) }
     }
 
     /// What is in force, as TOML, secrets masked.
@@ -381,6 +431,60 @@ impl Config {
         // Plain tables of plain values always serialize; should they not, the reason is shown instead.
         toml::to_string_pretty(self).unwrap_or_else(|error| format!("# {error}\n"))
     }
+}
+
+impl Influx {
+    /// What the writer itself would refuse. Secrets are not shown, not even those that are where they should not be.
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |text: String| Err(ConfigError::Value(text));
+        if self.org.is_empty() || self.bucket.is_empty() {
+            return wrong("influx.org and influx.bucket cannot be empty".to_owned());
+        }
+        // Where there is no token, the URL may be the place that holds one: it is looked at first.
+        let token = if self.token.0.is_empty() { "none" } else { &self.token.0 };
+        match InfluxOptions::new(&*self.url, &*self.org, &*self.bucket, token, "").check() {
+            Ok(()) => {}
+            Err(InfluxError::Url { why, .. }) => {
+                let shown = match self.url.split(['?', '#']).next() {
+                    Some(shown) if !shown.contains('@') => format!("{shown:?}"),
+                    _ => "(not shown: it may hold a secret)".to_owned(),
+                };
+                return wrong(format!(
+                    "influx.url = {shown} cannot be used: {why}; it looks like http://127.0.0.1:8086, and the token \
+                     goes into influx.token_file (--influx-token-file) or VITALS_INFLUX_TOKEN"
+                ));
+            }
+            Err(error) => return wrong(error.to_string()),
+        }
+        if self.token.0.is_empty() {
+            return wrong(
+                "influx.url is set and no token: put it into VITALS_INFLUX_TOKEN, or name its file with \
+                 influx.token_file (--influx-token-file)"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn within<T: PartialOrd + fmt::Display>(
+    key: &str,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    Err(ConfigError::Value(format!("{key} = {value} is not within {least} to {most}")))
+}
+
+fn duration_within(key: &str, value: Duration, range: RangeInclusive<Duration>) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let [value, least, most] = [value, *range.start(), *range.end()].map(humantime::format_duration);
+    Err(ConfigError::Value(format!("{key} = {value} is not within {least} to {most}")))
 }
 
 /// Durations as people write them: `10s`, `7d`, `25ms`.
@@ -402,69 +506,5 @@ mod duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, String> {
-        toml::from_str::<Config>(text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn nothing_has_to_be_configured() {
-        let config = parse("").unwrap();
-        config.check().unwrap();
-        assert_eq!(config.clients.listen.to_string(), "127.0.0.1:7400");
-        assert_eq!(config.http.listen.to_string(), "127.0.0.1:7480");
-    }
-
-    #[test]
-    fn what_is_in_force_reads_back_as_the_same_configuration() {
-        let mut config = Config::default();
-        config.influx.token = Masked("hush".to_owned());
-        let shown = config.to_toml();
-        assert!(!shown.contains("hush") && shown.contains("********"), "{shown}");
-        let again = parse(&shown).unwrap();
-        assert_eq!(again.to_toml(), shown);
-    }
-
-    #[test]
-    fn an_unknown_key_is_named_with_its_line() {
-        let error = parse("[clients]\nlisten = \"127.0.0.1:1\"\nlissten = 3\n").unwrap_err();
-        assert!(error.contains("lissten") && error.contains("line 3"), "{error}");
-    }
-
-    #[test]
-    fn a_wrong_value_says_what_would_be_right() {
-        let error = parse("[store]\nkeep_raw = \"a week\"\n").unwrap_err();
-        assert!(error.contains("line 2") && error.contains("7d"), "{error}");
-    }
-
-    #[test]
-    fn plain_tcp_leaves_loopback_only_when_told_so() {
-        let mut config = Config::default();
-        config.clients.listen = "0.0.0.0:7400".parse().unwrap();
-        assert!(config.check().unwrap_err().to_string().contains("insecure"));
-        config.clients.insecure = true;
-        config.check().unwrap();
-        config.http.listen = "[::]:7480".parse().unwrap();
-        assert!(config.check().unwrap_err().to_string().contains("http.listen"));
-    }
-
-    #[test]
-    fn influxdb_without_a_token_is_refused_with_the_remedy() {
-        let mut config = Config::default();
-        config.influx.url = "http://127.0.0.1:8086".to_owned();
-        assert!(config.check().unwrap_err().to_string().contains("VITALS_INFLUX_TOKEN"));
-        config.read_secrets(Some("token".to_owned())).unwrap();
-        config.check().unwrap();
-        config.influx.url = "127.0.0.1:8086".to_owned();
-        assert!(config.check().unwrap_err().to_string().contains("http://"));
-    }
-
-    #[test]
-    fn a_secret_file_that_is_missing_is_named() {
-        let mut config = Config::default();
-        config.influx.token_file = Some("/nowhere/token".into());
-        assert!(config.read_secrets(None).unwrap_err().to_string().contains("/nowhere/token"));
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

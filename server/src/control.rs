@@ -3,8 +3,9 @@
 //!
 //! One request and one answer a connection, each a line of JSON.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,21 @@ pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("control.sock")
 }
 
+/// Longest path that the system takes for a socket.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// A path of the socket that is short enough to be bound or connected to, and the directory that has to stay open for
+/// as long as it is used: a long one is reached through that.
+fn short_path(data_dir: &Path) -> std::io::Result<(PathBuf, Option<File>)> {
+    let path = path(data_dir);
+    if path.as_os_str().len() <= MAX_SOCKET_PATH {
+        return Ok((path, None));
+    }
+    let dir = File::open(data_dir)?;
+    let path = self::path(Path::new(&format!("/proc/self/fd/{}", dir.as_raw_fd())));
+    Ok((path, Some(dir)))
+}
+
 /// Makes the socket. The caller holds the data directory's lock: a socket that lies there is a dead server's.
 pub fn bind(data_dir: &Path) -> std::io::Result<UnixListener> {
     let path = path(data_dir);
@@ -53,7 +69,8 @@ pub fn bind(data_dir: &Path) -> std::io::Result<UnixListener> {
     {
         return Err(error);
     }
-    let listener = UnixListener::bind(&path)?;
+    let (short, _open_dir) = short_path(data_dir)?;
+    let listener = UnixListener::bind(short)?;
     // The directory is 0700, so nobody came in between.
     std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     Ok(listener)
@@ -102,7 +119,8 @@ async fn answer(stream: UnixStream, handler: impl Fn(Request) -> Answer) -> std:
 /// Asks the running server. `Ok(None)` where none runs on this data directory.
 pub fn ask(data_dir: &Path, request: &Request) -> std::io::Result<Option<Answer>> {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
-    let mut stream = match StdUnixStream::connect(path(data_dir)) {
+    let connected = short_path(data_dir).and_then(|(path, _open_dir)| StdUnixStream::connect(path));
+    let mut stream = match connected {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => return Ok(None),
         Err(error) => return Err(error),
@@ -142,5 +160,25 @@ mod tests {
 
         assert_eq!(ask_here().unwrap(), None, "a dead server's socket is no server");
         drop(bind(dir.path()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_directory_with_a_long_name_has_a_socket_like_any_other() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("d".repeat(200));
+        assert_eq!(ask(&dir, &Request::Hosts).unwrap(), None, "no such directory");
+        std::fs::create_dir(&dir).unwrap();
+        assert_eq!(ask(&dir, &Request::Hosts).unwrap(), None, "no server");
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(serve(bind(&dir).unwrap(), |_| Answer::Ok(8.into()), shutdown.clone()));
+        let answer = tokio::task::spawn_blocking({
+            let dir = dir.clone();
+            move || ask(&dir, &Request::Hosts)
+        });
+        assert_eq!(answer.await.unwrap().unwrap(), Some(Answer::Ok(8.into())));
+        let mode = std::fs::metadata(path(&dir)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        shutdown.cancel();
+        served.await.unwrap();
     }
 }

@@ -1,6 +1,6 @@
 //! The data directory: made, closed to others, and locked, so that one server runs on it.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -72,14 +72,6 @@ impl DataDir {
         }
     }
 
-    /// Makes a file's permissions its owner's alone, if it is there.
-    pub fn close(&self, name: &str) -> std::io::Result<()> {
-        match std::fs::set_permissions(self.dir.join(name), Permissions::from_mode(0o600)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.dir
@@ -88,6 +80,8 @@ impl DataDir {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+
     use super::*;
 
     #[test]

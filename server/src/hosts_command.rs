@@ -8,6 +8,9 @@ use crate::control::{self, Answer, Request};
 use crate::data_dir::DataDir;
 use crate::state::State;
 
+/// Where the server keeps who is who.
+const STATE_FILE: &str = "state.db";
+
 /// Lists all hosts: asks the running server, or reads its files where none runs.
 pub fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let dir = &config.data_dir.0;
@@ -16,8 +19,12 @@ pub fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let hosts = match answer {
         Some(Answer::Ok(hosts)) => hosts,
         Some(Answer::Error(error)) => bail!("{error}"),
-        None if dir.exists() => from_files(config)?,
-        None => bail!("no server runs on {dir}, and there is no such directory", dir = dir.display()),
+        // Looked for before anything is opened: opening makes what is not there.
+        None if dir.join(STATE_FILE).is_file() => from_files(config)?,
+        None => bail!(
+            "no server runs on {dir}, and none ever did: there is no {STATE_FILE} in it; name another with --data-dir",
+            dir = dir.display()
+        ),
     };
     if json {
         println!("{hosts:#}");
@@ -30,7 +37,7 @@ pub fn run(config: &Config, json: bool) -> anyhow::Result<()> {
 /// What is known without a server: names and facts, and nothing of now.
 fn from_files(config: &Config) -> anyhow::Result<Value> {
     let data_dir = DataDir::lock(&config.data_dir.0)?;
-    let (state, _thread) = State::open(&data_dir.path().join("state.db"))?;
+    let (state, _thread) = State::open(&data_dir.path().join(STATE_FILE))?;
     let hosts = state.hosts();
     let hosts = hosts.iter().map(|host| {
         serde_json::json!({
@@ -66,6 +73,9 @@ fn table(answer: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -78,5 +88,17 @@ mod tests {
         assert_eq!(lines[0], "name  state  last_seen  client_version  address  id");
         assert_eq!(lines[1], "a     up     -          -               -        00");
         assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn a_directory_that_is_no_servers_is_left_as_it_is() {
+        let dir = tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempdir().unwrap();
+        let mut config = Config::default();
+        for data_dir in [dir.path().to_owned(), dir.path().join("none")] {
+            config.data_dir.0 = data_dir.clone();
+            let error = run(&config, false).unwrap_err().to_string();
+            assert!(error.contains("state.db") && error.contains(data_dir.to_str().unwrap()), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

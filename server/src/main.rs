@@ -13,6 +13,8 @@ use vitals_server::config::{Config, ConfigError};
 use vitals_server::{hosts_command, logging};
 
 fn main() -> ExitCode {
+    // Whatever is made, by SQLite too, is its owner's alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let done = match Cli::parse().command {
         Command::Run(overrides) => Config::load(&overrides).map_err(Into::into).and_then(run),
         Command::CheckConfig(overrides) => Config::load(&overrides).map_err(Into::into).map(|config| {

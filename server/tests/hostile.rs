@@ -6,8 +6,8 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::Write;
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use support::peer::{Peer, hello, now_ms, sample};
@@ -131,29 +131,34 @@ fn an_endless_slow_trickle() {
 
 #[test]
 fn ten_thousand_connections_that_say_nothing() {
-    // Both ends are here, so each connection takes two open files of the system.
-    let mut scene = Scene::new(&[]);
+    // Both ends are here, so each connection takes two open files of the system. A deadline that cannot come in between
+    // leaves one reason to be turned away.
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("server.toml");
+    std::fs::write(&config, "[clients]\nhello_timeout = \"5m\"\n").unwrap();
+    let mut scene = Scene::new(&["--config", config.to_str().unwrap()]);
     let mut silent = Vec::new();
     let mut turned_away = 0;
-    for _ in 0..10_000 {
-        let Ok(mut stream) = TcpStream::connect(scene.server.clients) else {
-            turned_away += 1;
-            continue;
-        };
+    for number in 0..10_000 {
+        let mut stranger = Peer::connect(scene.server.clients);
         if silent.len() < 800 {
-            silent.push(stream);
+            silent.push(stranger);
             continue;
         }
-        // Whoever is turned away hears so at once; keep no more of them than files allow.
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut word = [0; 512];
-        if matches!(stream.read(&mut word), Ok(_) | Err(_)) {
-            turned_away += 1;
+        // Whoever is turned away hears so at once, or finds the connection closed; neither within the time limit of
+        // reading fails the test. No more of them are kept than files allow.
+        match stranger.hear() {
+            Some(ServerMessage::Refused(refused)) => {
+                assert_eq!(refused.code, Refusal::TooManyConnections, "{}", refused.text);
+            }
+            None => {}
+            other => panic!("connection {number} heard {other:?}"),
         }
+        turned_away += 1;
     }
-    assert!(turned_away >= 9_000, "only {turned_away} turned away");
-    assert!(scene.refused("too_many_connections") >= 9_000.0);
-    // The honest come from the same address here and wait for the strangers' deadline at most; who is in, works on.
+    assert_eq!(turned_away, 9_200);
+    assert!(scene.refused("too_many_connections") >= 9_200.0);
+    // The honest come from the same address here and wait until strangers are gone; who is in, works on.
     scene.sent += 1;
     let batch = scene.sent;
     assert_eq!(&*scene.bystander.send(batch, sample(now_ms(), batch)).batches, [batch]);
@@ -164,6 +169,76 @@ fn ten_thousand_connections_that_say_nothing() {
         matches!(newcomer.hear(), Some(ServerMessage::Welcome(_))).then_some(())
     });
     scene.still_works();
+}
+
+/// The down limit at an interval of 1 s.
+const DOWN_LIMIT: Duration = Duration::from_secs(15);
+
+/// A host that has sent a sample, samples each second, and says nothing more by itself.
+fn lively_host(server: &Server, id: u8, name: &str) -> Peer {
+    let mut hello = hello(id, name);
+    hello.interval_ms = 1_000;
+    let (mut host, _) = Peer::welcome(server.clients, hello);
+    assert_eq!(&*host.send(1, sample(now_ms(), 1)).batches, [1]);
+    host
+}
+
+/// The refusal comes at the down limit: not before, and soon after.
+fn is_ended_at_the_down_limit(mut host: Peer, start: Instant) {
+    let refused = host.refusal();
+    assert_eq!(refused.code, Refusal::Timeout, "{}", refused.text);
+    let took = start.elapsed();
+    assert!(
+        took > DOWN_LIMIT - Duration::from_secs(1) && took < DOWN_LIMIT + Duration::from_secs(4),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn whoever_falls_silent_or_trickles_after_the_hello_is_ended_at_the_down_limit_and_shown_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"), &[]);
+    let start = Instant::now();
+    let idle = lively_host(&server, 1, "idle");
+    let trickle = lively_host(&server, 2, "trickle");
+    // What a host that is well sends keeps it.
+    let mut well = lively_host(&server, 3, "well");
+    let mut drip = trickle.stream.try_clone().unwrap();
+    let state = |name: &str| server.json(&format!("/api/v1/hosts/{name}"))["state"].clone();
+
+    std::thread::scope(|scope| {
+        scope.spawn(|| is_ended_at_the_down_limit(idle, start));
+        scope.spawn(|| is_ended_at_the_down_limit(trickle, start));
+        scope.spawn(move || {
+            // The beginning of a frame that is allowed, and a byte of it now and then, until nobody takes it.
+            let mut bytes = 50_000u32.to_be_bytes().into_iter().chain(std::iter::repeat(0));
+            while start.elapsed() < DOWN_LIMIT * 2 && drip.write_all(&[bytes.next().unwrap()]).is_ok() {
+                std::thread::sleep(Duration::from_millis(250));
+            }
+        });
+        for batch in 2.. {
+            std::thread::sleep(Duration::from_secs(1));
+            assert_eq!(&*well.send(batch, sample(now_ms(), batch)).batches, [batch]);
+            if start.elapsed() > DOWN_LIMIT + Duration::from_secs(2) {
+                break;
+            }
+            if start.elapsed() < DOWN_LIMIT - Duration::from_secs(2) {
+                assert_eq!((state("idle"), state("trickle")), ("up".into(), "up".into()));
+            }
+        }
+    });
+    for name in ["idle", "trickle"] {
+        wait_for("the host to be down", Duration::from_secs(5), || (state(name) == "down").then_some(()));
+        let line = wait_for("the event", Duration::from_secs(5), || {
+            let log = server.log_text();
+            log.lines()
+                .find(|line| line.contains("\"host down\"") && line.contains(&format!("host={name}")))
+                .map(str::to_owned)
+        });
+        assert!(line.contains("silent for 1"), "{line}");
+    }
+    assert_eq!(state("well"), "up");
+    assert!(server.log_line("\"host up\"").is_some());
 }
 
 #[test]

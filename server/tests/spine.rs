@@ -6,6 +6,8 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -70,7 +72,10 @@ fn readings_of_this_machine_arrive_within_a_second_and_a_half_and_agree_with_pro
     let sum: f64 = shares.iter().filter_map(|share| total[format!("usage_{share}")].as_f64()).sum();
     within("the sum of all shares", sum, 99.5, 100.5);
 
-    for point in points(&latest, "net") {
+    let net = points(&latest, "net");
+    let cards = names_in("/proc/net/dev", 0).into_iter().filter(|name| is_card_that_is_up(name)).count();
+    assert!(net.len() >= cards, "{} interfaces of {cards} network cards", net.len());
+    for point in net {
         let name = point["tags"]["interface"].as_str().unwrap();
         let now: u64 = fs::read_to_string(format!("/sys/class/net/{name}/statistics/rx_bytes"))
             .unwrap()
@@ -79,10 +84,17 @@ fn readings_of_this_machine_arrive_within_a_second_and_a_half_and_agree_with_pro
             .unwrap();
         assert!(point["fields"]["bytes_recv"].as_u64().unwrap() <= now, "{name}");
     }
+    let disks = names_in("/proc/diskstats", 2).into_iter().filter(|name| is_disk(name)).count();
+    assert!(disks == 0 || !points(&latest, "diskio").is_empty(), "none of {disks} disks and partitions");
     let root = points(&latest, "disk")
         .into_iter()
         .find(|point| point["tags"]["path"] == "/")
         .map(|point| &point["fields"]);
+    let has_root = fs::read_to_string("/proc/self/mounts").unwrap().lines().any(|line| {
+        let mut words = line.split(' ').skip(1);
+        words.next() == Some("/") && matches!(words.next(), Some("ext4" | "xfs" | "btrfs"))
+    });
+    assert!(root.is_some() || !has_root, "the root file system is missing");
     if let Some(root) = root {
         let stat = rustix::fs::statvfs("/").unwrap();
         assert_eq!(root["total"].as_u64().unwrap(), stat.f_blocks * stat.f_frsize);
@@ -119,6 +131,25 @@ fn readings_of_this_machine_arrive_within_a_second_and_a_half_and_agree_with_pro
 
 fn uptime() -> f64 {
     fs::read_to_string("/proc/uptime").unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+/// The names in one column of a file of `/proc`.
+fn names_in(file: &str, column: usize) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let names = text.lines().filter_map(|line| line.split_whitespace().nth(column));
+    names.map(|name| name.trim_end_matches(':').to_owned()).collect()
+}
+
+/// A network card by its name, and not one that is left out on purpose (bridges and the like of containers).
+fn is_card_that_is_up(name: &str) -> bool {
+    let flags = fs::read_to_string(format!("/sys/class/net/{name}/flags")).unwrap_or_default();
+    let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap_or_default();
+    flags & 1 == 1 && ["eth", "en", "wl"].iter().any(|kind| name.starts_with(kind))
+}
+
+/// A disk or partition by its name.
+fn is_disk(name: &str) -> bool {
+    ["sd", "vd", "xvd", "nvme", "mmcblk"].iter().any(|kind| name.starts_with(kind))
 }
 
 fn is_core(line: &str) -> bool {
@@ -183,6 +214,29 @@ fn the_command_line_lists_hosts_beside_a_running_server_and_without_one() {
     assert!(stopped.contains("web") && stopped.contains("server not running"), "{stopped}");
 }
 
+/// All files below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn nobody_else_may_look_into_any_file_and_a_data_directory_may_have_a_long_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("a long name ".repeat(12));
+    let server = Server::start(&data, &[]);
+    let (mut peer, _) = support::peer::Peer::welcome(server.clients, support::peer::hello(1, "web"));
+    peer.send(1, support::peer::sample(now_ms(), 1));
+    let files = files(&data);
+    for name in ["state.db", "history.db", "control.sock", "lock"] {
+        assert!(files.contains(&data.join(name)), "no {name} in {files:?}");
+    }
+    for file in files {
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", file.display());
+    }
+}
+
 #[test]
 fn a_server_says_plainly_why_it_cannot_start() {
     let dir = tempfile::tempdir().unwrap();
@@ -212,8 +266,12 @@ fn a_server_says_plainly_why_it_cannot_start() {
         (&["run", "--listen", "0.0.0.0:0"], 2, "insecure"),
         (&["check-config", "--config", unknown.to_str().unwrap()], 2, "keep_row"),
         (&["check-config", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
+        (&["check-config", "--influx-url", "http://user:hush@127.0.0.1:8086"], 2, "token_file"),
+        (&["run", "--influx-url", "http://user:hush@127.0.0.1:8086"], 2, "token_file"),
+        (&["hosts", "--data-dir", dir.path().to_str().unwrap()], 1, "state.db"),
     ] {
         let (found, stderr) = run(args);
+        assert!(!stderr.contains("hush"), "{stderr}");
         assert_eq!(found, Some(code), "{args:?}: {stderr}");
         assert!(stderr.contains(words), "{args:?}: {stderr}");
     }

@@ -68,5 +68,43 @@ async fn what_the_client_sends_is_what_influxdb_gives_back() {
     assert_same("Flux", &of_hosts(from_flux(influxd.everything(BUCKET).await)), &wanted);
     let results = influxd.influxql(BUCKET, "select * from /.*/ group by *").await;
     assert_same("InfluxQL", &of_hosts(from_influxql(&results, &wanted)), &wanted);
+    the_servers_own_points_are_there(&influxd).await;
     println!("{} samples with {} fields read back from {url}", times.len(), wanted.len());
+}
+
+/// What the server says of itself and of its hosts, as Flux gives it.
+async fn the_servers_own_points_are_there(influxd: &Influxd) {
+    let rows = async |measurement: &str| {
+        let range = "range(start: 0, stop: 2200-01-01T00:00:00Z)";
+        let filter = format!("filter(fn: (r) => r._measurement == \"{measurement}\")");
+        influxd.flux(&format!("from(bucket: \"{BUCKET}\") |> {range} |> {filter}")).await
+    };
+    let health = rows("vitals_server").await;
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    assert!(health.iter().all(|row| row["host"] == machine), "{health:#?}");
+    for field in [
+        "connections",
+        "cpu_ms",
+        "hosts",
+        "hosts_up",
+        "journal_bytes",
+        "memory_rss",
+        "samples_acked",
+        "uptime",
+    ] {
+        let row = health.iter().find(|row| row["_field"] == field);
+        let row = row.unwrap_or_else(|| panic!("no vitals_server.{field} in {health:#?}"));
+        assert!(row["_value"].parse::<u64>().is_ok() && row["#_value"] == "long", "{row:#?}");
+    }
+    let memory = health.iter().find(|row| row["_field"] == "memory_rss").unwrap();
+    assert!(memory["_value"].parse::<u64>().unwrap() > 1 << 20, "{memory:#?}");
+
+    let events = rows("vitals_event").await;
+    assert!(events.iter().all(|row| row["host"] == NAME), "{events:#?}");
+    let of = |event: &str, field: &str| {
+        let row = events.iter().find(|row| row["event"] == event && row["_field"] == field);
+        row.unwrap_or_else(|| panic!("no {field} of {event} in {events:#?}"))["_value"].clone()
+    };
+    assert_eq!(of("up", "count"), "1");
+    of("up", "detail");
 }

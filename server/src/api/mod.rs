@@ -13,7 +13,7 @@ mod time;
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -100,12 +100,17 @@ pub fn hosts_json(shared: &Shared) -> serde_json::Result<serde_json::Value> {
 
 /// Lets in requests that name this machine as this machine does.
 async fn only_local_names(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    if is_local(host) {
+    if names_this_machine(request.headers()) {
         return next.run(request).await;
     }
+    let host = request.headers().get(header::HOST);
     Problem::bad_request(format!("this API answers to localhost and loopback addresses, not to {host:?}"))
         .into_response()
+}
+
+/// Only a header that is missing may say nothing: no browser leaves it out.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_local))
 }
 
 fn is_local(host: &str) -> bool {
@@ -120,6 +125,8 @@ fn is_local(host: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -130,5 +137,26 @@ mod tests {
         for host in ["evil.example", "evil.example:7480", "192.0.2.1", "localhost.evil.example", ""] {
             assert!(!is_local(host), "{host}");
         }
+    }
+
+    #[test]
+    fn only_a_missing_header_passes_for_this_machine() {
+        let with = |hosts: &[&[u8]]| {
+            let hosts = hosts.iter().map(|host| (header::HOST, HeaderValue::from_bytes(host).unwrap()));
+            names_this_machine(&hosts.collect())
+        };
+        assert!(with(&[]));
+        assert!(with(&[b"localhost:7480"]));
+        assert!(!with(&[b"evil.example"]));
+        assert!(!with(&["\u{e9}vil.example".as_bytes()]));
+        assert!(!with(&[b"\xff"]));
+        assert!(!with(&[b""]));
+        let both: HeaderMap = {
+            let mut headers = HeaderMap::new();
+            headers.append(header::HOST, HeaderValue::from_static("localhost"));
+            headers.append(header::HOST, HeaderValue::from_static("evil.example"));
+            headers
+        };
+        assert!(!names_this_machine(&both), "two names, and one of them is foreign");
     }
 }

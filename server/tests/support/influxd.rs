@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::env;
-use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -259,8 +258,7 @@ fn binary() -> &'static Path {
             None => {
                 let path = env::var_os("PATH").unwrap_or_default();
                 candidates.extend(env::split_paths(&path).map(|dir| dir.join("influxd")));
-                let home = env::var_os("HOME").unwrap_or_else(|| OsString::from("/root"));
-                candidates.push(Path::new(&home).join(".cache/vitals/influxd-2.7.12"));
+                candidates.extend(built());
             }
         }
         for path in candidates.iter().filter(|path| path.is_file()) {
@@ -279,6 +277,14 @@ fn binary() -> &'static Path {
              or run scripts/influxd.sh, which builds one"
         )
     })
+}
+
+/// Where `scripts/influxd.sh` puts what it builds; the script alone knows directory and version.
+fn built() -> Option<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/influxd.sh");
+    let output = Command::new(script).arg("--built-path").output().ok()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end()))
 }
 
 /// Annotated CSV: tables one after another, each with `#datatype` and a header of its own where they change.

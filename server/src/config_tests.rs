@@ -1,0 +1,199 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    toml::from_str::<Config>(text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn nothing_has_to_be_configured() {
+    let config = parse("").unwrap();
+    config.check().unwrap();
+    assert_eq!(config.clients.listen.to_string(), "127.0.0.1:7400");
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:7480");
+}
+
+#[test]
+fn what_is_in_force_reads_back_as_the_same_configuration() {
+    let mut config = Config::default();
+    config.influx.token = Masked("hush".to_owned());
+    let shown = config.to_toml();
+    assert!(!shown.contains("hush") && shown.contains("********"), "{shown}");
+    let again = parse(&shown).unwrap();
+    assert_eq!(again.to_toml(), shown);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let error = parse("[clients]\nlisten = \"127.0.0.1:1\"\nlissten = 3\n").unwrap_err();
+    assert!(error.contains("lissten") && error.contains("line 3"), "{error}");
+}
+
+#[test]
+fn a_wrong_value_says_what_would_be_right() {
+    let error = parse("[store]\nkeep_raw = \"a week\"\n").unwrap_err();
+    assert!(error.contains("line 2") && error.contains("7d"), "{error}");
+}
+
+#[test]
+fn plain_tcp_leaves_loopback_only_when_told_so() {
+    let mut config = Config::default();
+    config.clients.listen = "0.0.0.0:7400".parse().unwrap();
+    assert!(config.check().unwrap_err().to_string().contains("insecure"));
+    config.clients.insecure = true;
+    config.check().unwrap();
+    config.http.listen = "[::]:7480".parse().unwrap();
+    assert!(config.check().unwrap_err().to_string().contains("http.listen"));
+}
+
+#[test]
+fn influxdb_without_a_token_is_refused_with_the_remedy() {
+    let mut config = Config::default();
+    config.influx.url = "http://127.0.0.1:8086".to_owned();
+    assert!(config.check().unwrap_err().to_string().contains("VITALS_INFLUX_TOKEN"));
+    config.influx.token = Masked("token".to_owned());
+    config.check().unwrap();
+    config.influx.url = "127.0.0.1:8086".to_owned();
+    assert!(config.check().unwrap_err().to_string().contains("http://"));
+    config.influx.url = "http://h".to_owned();
+    config.influx.token = Masked("hush\n".to_owned());
+    let error = config.check().unwrap_err().to_string();
+    assert!(error.contains("token") && !error.contains("hush"), "{error}");
+}
+
+#[test]
+fn a_url_that_holds_a_secret_is_refused_with_its_right_place_and_without_showing_it() {
+    for url in [
+        "http://user:hush@127.0.0.1:8086",
+        "http://hush@127.0.0.1:8086",
+        "ftp://user:hush@h",
+        "user:hush@h:8086",
+        "http://user:hush@[::1",
+        "http://127.0.0.1:8086/?p=hush",
+        "http://127.0.0.1:8086/#hush",
+    ] {
+        for token in ["", "token"] {
+            let mut config = Config::default();
+            config.influx.url = url.to_owned();
+            config.influx.token = Masked(token.to_owned());
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains("influx.url") && error.contains("token_file"), "{url}: {error}");
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn figures_out_of_their_range_are_named_with_it() {
+    for (text, words) in [
+        (
+            "[clients]\nmax_connections = 4611686018427387904\n",
+            "clients.max_connections = 4611686018427387904 is not within 1 to 1000000",
+        ),
+        (
+            "[clients]\nmax_strangers_per_address = 0\n",
+            "clients.max_strangers_per_address = 0 is not within 1 to 1000000",
+        ),
+        ("[clients]\nhello_timeout = \"6m\"\n", "clients.hello_timeout = 6m is not within 1s to 5m"),
+        ("[clients]\nhello_timeout = \"900ms\"\n", "clients.hello_timeout = 900ms is not within 1s to 5m"),
+        ("[journal]\ngroup = \"2s\"\n", "journal.group = 2s is not within 0s to 1s"),
+        ("[influx]\ntimeout = \"0s\"\n", "influx.timeout = 0s is not within 1s to 10m"),
+        ("[influx]\ntimeout = \"1h\"\n", "influx.timeout = 1h is not within 1s to 10m"),
+    ] {
+        assert_eq!(parse(text).unwrap().check().unwrap_err().to_string(), words);
+    }
+    for text in [
+        "[clients]\nmax_connections = 1000000\nhello_timeout = \"5m\"\n[journal]\ngroup = \"1s\"\n",
+        "[clients]\nmax_connections = 1\nhello_timeout = \"1s\"\n[journal]\ngroup = \"0s\"\n",
+    ] {
+        parse(text).unwrap().check().unwrap();
+    }
+}
+
+/// What is in force with this file, these variables and these flags.
+fn layered(file: &str, variables: &[(&str, &str)], flags: &[&str]) -> Result<Config, ConfigError> {
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        overrides: Overrides,
+    }
+    let path = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(path.path(), file).unwrap();
+    let arguments = ["vitals-server", "--config", path.path().to_str().unwrap()].into_iter();
+    let flags = <Flags as clap::Parser>::parse_from(arguments.chain(flags.iter().copied()));
+    Config::layered(flags.overrides, |name| {
+        let (_, value) = variables.iter().find(|(variable, _)| *variable == name)?;
+        Some(OsString::from(value))
+    })
+}
+
+#[test]
+fn flags_win_over_the_environment_and_both_over_the_file() {
+    let file = "data_dir = \"/file\"\n[clients]\nlisten = \"127.0.0.1:1\"\n[influx]\nurl = \"http://file\"\n\
+                org = \"file\"\nbucket = \"file\"\n[log]\nlevel = \"error\"\nformat = \"json\"\n";
+    let variables = [
+        ("VITALS_DATA_DIR", "/env"),
+        ("VITALS_LISTEN", "127.0.0.1:2"),
+        ("VITALS_HTTP_LISTEN", "127.0.0.1:3"),
+        ("VITALS_INFLUX_URL", "http://env"),
+        ("VITALS_INFLUX_ORG", "env"),
+        ("VITALS_LOG_LEVEL", "debug"),
+        ("VITALS_LOG_FORMAT", ""),
+        ("VITALS_INFLUX_BUCKET", ""),
+        ("VITALS_CONFIG", "/nowhere"),
+    ];
+    let config = layered(file, &variables, &["--listen", "127.0.0.1:4", "--influx-org", "flag"]).unwrap();
+    assert_eq!(config.data_dir.0, Path::new("/env"));
+    assert_eq!(config.clients.listen.port(), 4);
+    assert_eq!(config.http.listen.port(), 3);
+    let influx = &config.influx;
+    assert_eq!((&*influx.url, &*influx.org, &*influx.bucket), ("http://env", "flag", "file"));
+    assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
+}
+
+#[test]
+fn the_token_is_that_of_the_highest_place_that_names_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path_of = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, format!("{name}\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let [of_flag, of_env, of_file] = ["of flag", "of env", "of file"].map(path_of);
+    let file = format!("[influx]\ntoken = \"in file\"\ntoken_file = {of_file:?}\n");
+    let plain = "[influx]\ntoken = \"in file\"\n";
+    let token = |file: &str, in_env: &str, env_file: &str, flags: &[&str]| {
+        let variables = [("VITALS_INFLUX_TOKEN", in_env), ("VITALS_INFLUX_TOKEN_FILE", env_file)];
+        layered(file, &variables, flags).unwrap().influx.token.0
+    };
+    let flag = ["--influx-token-file", &of_flag];
+    assert_eq!(token(&file, "in env", &of_env, &flag), "of flag");
+    assert_eq!(token(&file, "in env", &of_env, &[]), "in env");
+    assert_eq!(token(&file, "", &of_env, &[]), "of env");
+    assert_eq!(token(&file, "", "", &[]), "of file");
+    assert_eq!(token(plain, "", &of_env, &[]), "of env");
+    assert_eq!(token(plain, "", "", &[]), "in file");
+}
+
+#[test]
+fn insecure_can_be_said_everywhere_and_taken_back() {
+    let insecure = |file: bool, variable: &str, flags: &[&str]| {
+        let file = format!("[clients]\ninsecure = {file}\n");
+        layered(&file, &[("VITALS_INSECURE", variable)], flags).map(|config| config.clients.insecure)
+    };
+    assert!(!insecure(false, "", &[]).unwrap());
+    assert!(insecure(true, "", &[]).unwrap());
+    for yes in ["true", "1"] {
+        assert!(insecure(false, yes, &[]).unwrap(), "{yes}");
+    }
+    assert!(!insecure(true, "false", &[]).unwrap());
+    assert!(insecure(false, "false", &["--insecure"]).unwrap());
+    let error = insecure(false, "maybe", &[]).unwrap_err().to_string();
+    assert!(error.contains("VITALS_INSECURE") && error.contains("true or false"), "{error}");
+}
+
+#[test]
+fn a_secret_file_that_is_missing_is_named() {
+    let mut config = Config::default();
+    config.influx.token_file = Some("/nowhere/token".into());
+    assert!(config.read_token().unwrap_err().to_string().contains("/nowhere/token"));
+}
