@@ -258,6 +258,23 @@ mod tests {
     }
 
     #[test]
+    fn frequencies_that_take_long_are_read_a_few_at_a_time_and_each_in_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in [0, 1, 4] {
+            let cpufreq = dir.path().join(format!("cpu{number}/cpufreq"));
+            std::fs::create_dir_all(&cpufreq).unwrap();
+            std::fs::write(cpufreq.join("scaling_cur_freq"), format!("{}\n", 1000 + number)).unwrap();
+        }
+        let frequencies = Frequencies::open(dir.path(), 0..5);
+        let all = vec![(0, 1000), (1, 1001), (4, 1004)];
+        assert_eq!(frequencies.read(Duration::from_secs(9)), Answer::Numbers(all.clone()));
+        for one in all {
+            assert_eq!(frequencies.read(Duration::ZERO), Answer::Numbers(vec![one]));
+        }
+        assert!(budget(Duration::from_secs(1)) < Duration::from_secs(1) / 4, "others are not kept waiting");
+    }
+
+    #[test]
     fn the_total_and_cores_with_gaps_in_their_numbers_are_found() {
         let times = parsed(MODERN);
         assert_eq!(times.total.unwrap().ticks, [100, 20, 30, 800, 40, 5, 6, 7, 10, 2]);
