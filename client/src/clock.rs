@@ -5,9 +5,13 @@
 //! owner gives the next one), so that a stretch that comes after a step back meets no timestamp of the stretch before.
 //! After a step back by less than an interval there is nothing to tell apart: it is waited out.
 //!
+//! Whoever keeps the counter for the next start is told when it rises: see [`SampleClock::steps`].
+//!
 //! Nobody rewrites a timestamp later.
 
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 /// Counters of stretches are one digit.
 const COUNTERS: u8 = 10;
@@ -33,6 +37,8 @@ pub struct SampleClock {
     counter: u8,
     interval_ms: i64,
     last: Option<Last>,
+    /// How often the counter rose.
+    steps: watch::Sender<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -47,12 +53,18 @@ impl SampleClock {
     /// digit counts.
     pub fn new(counter: u8, interval: Duration) -> Self {
         let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
-        Self { counter: counter % COUNTERS, interval_ms, last: None }
+        Self { counter: counter % COUNTERS, interval_ms, last: None, steps: watch::Sender::new(0) }
     }
 
     /// The counter of this stretch, 0 to 9: what to remember for the next start.
     pub fn counter(&self) -> u8 {
         self.counter
+    }
+
+    /// How often the counter has risen, for who keeps it: a run that begins with the counter of a stretch before could
+    /// meet that stretch's timestamps. Closed when the clock is gone.
+    pub fn steps(&self) -> watch::Receiver<u64> {
+        self.steps.subscribe()
     }
 
     /// The timestamp of a sample taken now.
@@ -66,6 +78,7 @@ impl SampleClock {
             let tolerance = TOLERANCE_MS + elapsed.max(0) / SLEW;
             if step > tolerance || step <= -self.interval_ms.max(tolerance) {
                 self.counter = (self.counter + 1) % COUNTERS;
+                self.steps.send_modify(|steps| *steps += 1);
             } else if self.stamped(wall_ms) <= last.stamp {
                 let ms = last.stamp.saturating_add(STEP_MS).saturating_sub(self.stamped(wall_ms)).max(1);
                 return Stamp::Wait(Duration::from_millis(ms.unsigned_abs()));

@@ -69,7 +69,7 @@ pub enum ConfigError {
 /// Flags that change the configuration.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Flags {
-    /// Configuration file [default: /etc/vitals/client.toml, if it is there].
+    /// Configuration file [env: VITALS_CLIENT_CONFIG] [default: /etc/vitals/client.toml, if it is there].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Server to send to, host or host:port; again or with commas for more, tried in order [env: VITALS_SERVER]
@@ -224,7 +224,9 @@ fn parsed<T: std::str::FromStr<Err: ToString>>(text: &str) -> Result<T, String> 
 impl Config {
     /// Reads all sources.
     pub fn load(flags: Flags, around: &impl Surroundings) -> Result<Self, ConfigError> {
-        let path = match flags.config {
+        // Not VITALS_CONFIG: that names the server's file, which has other keys.
+        let named = flags.config.or_else(|| around.variable("VITALS_CLIENT_CONFIG").map(PathBuf::from));
+        let path = match named {
             Some(path) => Some(path),
             None => Some(around.default_file()).filter(|path| path.exists()).map(Path::to_owned),
         };

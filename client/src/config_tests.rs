@@ -178,3 +178,19 @@ fn intervals_are_written_in_the_unit_that_fits() {
         assert_eq!(text.parse::<Interval>().unwrap().to_string(), shown);
     }
 }
+
+#[test]
+fn the_file_is_named_by_a_flag_else_by_a_variable_of_the_clients_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let [named, default] = ["named.toml", "default.toml"].map(|name| dir.path().join(name));
+    std::fs::write(&named, "interval = \"7s\"").unwrap();
+    std::fs::write(&default, "interval = \"9s\"").unwrap();
+    let interval = |variable: &'static str, flag: Option<PathBuf>| {
+        let around =
+            Around { default_file: default.clone(), ..around(&[(variable, &named.display().to_string())]) };
+        Config::load(Flags { config: flag, ..Flags::default() }, &around).unwrap().interval.millis()
+    };
+    assert_eq!(interval("VITALS_CLIENT_CONFIG", None), 7000);
+    assert_eq!(interval("VITALS_CLIENT_CONFIG", Some(default.clone())), 9000, "a flag is stronger");
+    assert_eq!(interval("VITALS_CONFIG", None), 9000, "that is the server's");
+}

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! STATE_DIR/           0700
-//!   lock               locked while a client runs
+//!   client.lock        locked while a client runs
 //!   identity           0600: "vitals-client identity 1", then "host = HEX" and "secret = HEX"
-//!   starts             0600: how often a client was started here
+//!   starts             0600: how often a client was started here, or the clock was set while one ran
 //! ```
+//!
+//! Only a new identity has to be written. With one that is there, a full or read-only disk stops nothing.
 //!
 //! Files are written beside their place, flushed to the disk and renamed, so that a crash leaves the old one or the
 //! new one and never half of one.
@@ -39,9 +41,13 @@ pub enum IdentityError {
         error: io::Error,
     },
     /// Another client runs on the directory.
-    #[error("another client runs on {}: stop it first, or name another directory with --data-dir", path.display())]
+    #[error(
+        "{} is locked: another client runs on this directory, here or in a container that shares it, or one is just ending; stop it, \
+         or name another directory with data_dir, --data-dir or VITALS_DATA_DIR",
+        path.display()
+    )]
     InUse {
-        /// The directory.
+        /// The file that is locked.
         path: PathBuf,
     },
     /// The identity's file holds something else. Nothing was changed.
@@ -70,7 +76,8 @@ pub struct Identity {
     pub secret: Secret,
     /// This run.
     pub run: RunId,
-    /// How often a client was started on this directory, this time included.
+    /// How often a client was started on this directory or the clock was set while one ran, this time included. More by
+    /// a random number where that cannot be written.
     pub starts: u64,
     /// Whether the identity was made just now.
     pub is_new: bool,
@@ -86,17 +93,17 @@ impl Identity {
             move |error| IdentityError::Io { what, path, error }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed("make", dir))?;
-        let lock_path = dir.join("lock");
-        let lock = private().truncate(false).open(&lock_path).map_err(failed("open", &lock_path))?;
+        let path = dir.join("identity");
+        let lock_path = dir.join("client.lock");
+        let lock = open_lock(&lock_path, &path).map_err(failed("open", &lock_path))?;
         lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => IdentityError::InUse { path: dir.to_owned() },
+            TryLockError::WouldBlock => IdentityError::InUse { path: lock_path.clone() },
             TryLockError::Error(error) => failed("lock", &lock_path)(error),
         })?;
 
-        let path = dir.join("identity");
         let (host, secret, is_new) = match File::open(&path) {
             Ok(file) => {
-                keep_private(&file, &path).map_err(failed("protect", &path))?;
+                keep_private(&file, &path);
                 let (host, secret) = read_identity(file, &path)?;
                 (host, secret, false)
             }
@@ -109,12 +116,34 @@ impl Identity {
             Err(error) => return Err(failed("open", &path)(error)),
         };
 
-        let path = dir.join("starts");
         // Only a hint that keeps timestamps of different runs apart: one that cannot be read begins anew.
-        let before = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
-        let starts = before.unwrap_or_default().wrapping_add(1);
-        write_file(dir, &path, &format!("{starts}\n")).map_err(failed("write", &path))?;
+        let path = dir.join("starts");
+        let before = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let mut starts = before.unwrap_or_default().wrapping_add(1);
+        if let Err(error) = Starts::of(dir).write(starts) {
+            tracing::warn!(path = %dir.display(), %error, "cannot count this start, using a random number");
+            let [random] = random()?;
+            starts = starts.wrapping_add(u64::from(random));
+        }
         Ok(Self { host, secret, run: RunId(random()?), starts, is_new, _lock: lock })
+    }
+}
+
+/// Where [`Identity::starts`] is kept.
+#[derive(Debug, Clone)]
+pub struct Starts {
+    dir: PathBuf,
+}
+
+impl Starts {
+    /// The one in this state directory.
+    pub fn of(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Keeps the number for the next start. Waits for the disk. Only for who holds the directory's [`Identity`].
+    pub fn write(&self, starts: u64) -> io::Result<()> {
+        write_file(&self.dir, &self.dir.join("starts"), &format!("{starts}\n"))
     }
 }
 
@@ -133,24 +162,41 @@ fn private() -> OpenOptions {
     options
 }
 
+/// The file to lock. On a disk that takes nothing any more it need not be writable, and the identity serves in its place.
+fn open_lock(path: &Path, identity: &Path) -> io::Result<File> {
+    private()
+        .truncate(false)
+        .open(path)
+        .or_else(|error| File::open(path).or_else(|_| File::open(identity)).map_err(|_| error))
+}
+
 /// Takes away what others may do with the secret.
-fn keep_private(file: &File, path: &Path) -> io::Result<()> {
-    let mode = file.metadata()?.permissions().mode();
+fn keep_private(file: &File, path: &Path) {
+    let mode = file.metadata().map_or(0, |metadata| metadata.permissions().mode());
     if mode & 0o077 != 0 {
         tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others could read this host's secret");
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        if let Err(error) = file.set_permissions(std::fs::Permissions::from_mode(0o600)) {
+            tracing::warn!(path = %path.display(), %error, "others can still read this host's secret");
+        }
     }
-    Ok(())
 }
 
 /// Writes a file so that after a crash there is the old one or the new one.
 fn write_file(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("new");
-    let mut file = private().truncate(true).open(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
+    let written = write_beside(&beside, text).and_then(|()| std::fs::rename(&beside, path));
+    if written.is_err() {
+        // What is half written is of no use, and takes room on a full disk.
+        let _ = std::fs::remove_file(&beside);
+    }
+    written?;
     File::open(dir)?.sync_all()
+}
+
+fn write_beside(beside: &Path, text: &str) -> io::Result<()> {
+    let mut file = private().truncate(true).open(beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn read_identity(file: File, path: &Path) -> Result<(HostId, Secret), IdentityError> {
@@ -233,7 +279,9 @@ mod tests {
     fn only_one_client_runs_on_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let running = Identity::open(dir.path()).unwrap();
-        assert!(matches!(Identity::open(dir.path()), Err(IdentityError::InUse { .. })));
+        let error = Identity::open(dir.path()).unwrap_err();
+        assert!(matches!(error, IdentityError::InUse { .. }));
+        assert!(error.to_string().contains("client.lock"), "the server has a `lock` of its own: {error}");
         drop(running);
         assert!(Identity::open(dir.path()).is_ok());
     }
@@ -265,6 +313,31 @@ mod tests {
             assert!(matches!(error, IdentityError::Damaged { .. }), "{text:?}: {error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), *text);
         }
+    }
+
+    #[test]
+    fn a_disk_that_takes_nothing_stops_a_client_only_without_an_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        // Root may write anywhere; what is a directory takes no text from root either.
+        let block = |name: &str| {
+            let _ = std::fs::remove_file(dir.path().join(name));
+            std::fs::create_dir_all(dir.path().join(name).join("x")).unwrap();
+        };
+        block("identity.new");
+        assert!(matches!(Identity::open(dir.path()), Err(IdentityError::Io { what: "write", .. })));
+        std::fs::remove_dir_all(dir.path().join("identity.new")).unwrap();
+        let host = Identity::open(dir.path()).unwrap().host;
+        block("starts.new");
+        block("client.lock");
+        let digits: std::collections::HashSet<u64> = (0..50)
+            .map(|_| {
+                let identity = Identity::open(dir.path()).unwrap();
+                assert_eq!((identity.host, identity.is_new), (host, false));
+                assert!(matches!(Identity::open(dir.path()), Err(IdentityError::InUse { .. })));
+                identity.starts % 10
+            })
+            .collect();
+        assert!(digits.len() > 2, "random, as nothing can be counted: {digits:?}");
     }
 
     #[test]

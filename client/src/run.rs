@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::HostId;
@@ -15,9 +15,10 @@ use vitals_wire::message::{Hello, Label, PROTOCOL_VERSION};
 use vitals_wire::sample::Sample;
 
 use crate::clock::SampleClock;
+use crate::collect::Counters;
 use crate::config::Config;
 use crate::facts;
-use crate::identity::Identity;
+use crate::identity::{Identity, Starts};
 use crate::link::driver::{Channel, Link, Observer};
 use crate::link::event::{Closed, Event};
 use crate::link::protocol::{Protocol, Settings};
@@ -30,6 +31,10 @@ use crate::tee::Tee;
 const SAMPLE_CHANNEL: usize = 4;
 /// The same trouble is logged again after this.
 const REPEAT: Duration = Duration::from_secs(60);
+/// Kinds of trouble with connections that are told apart; a server can make up any number of them.
+const MAX_TROUBLES: usize = 32;
+/// At the end, for the last number to be written.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT; a second one ends the process at once.
 pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
@@ -60,6 +65,7 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
     let sampler = Sampler::new(&config.collect);
     let counters = sampler.counters();
     let clock = SampleClock::new((identity.starts % 10) as u8, interval);
+    let keeping = tokio::spawn(keep_steps(Starts::of(&config.data_dir), identity.starts, clock.steps()));
     let phase = phase(identity.host, interval);
     let sampler = tokio::spawn(run_sampler(sampler, interval, phase, clock, out, shutdown.clone()));
 
@@ -78,12 +84,30 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
     let ended = link.run().await;
     let was_wanted = shutdown.is_cancelled();
     shutdown.cancel();
-    ended.observer.sum_up(ended.waiting, counters.missed_ticks.load(Ordering::Relaxed));
+    ended.observer.sum_up(ended.waiting, &counters);
     sampler.await.context("the sampler failed")?;
+    // It ends with the sampler's clock, but for a disk that does not answer.
+    let _ = tokio::time::timeout(LAST_WRITE, keeping).await;
     if !was_wanted {
         bail!("the sampler ended by itself");
     }
     Ok(())
+}
+
+/// Keeps, for the next start, each number by which the clock's counter rises: that start is not to use the digit of the
+/// stretch that it follows. The disk may be slow, so it is not the sampler that waits for it.
+async fn keep_steps(file: Starts, starts: u64, mut steps: watch::Receiver<u64>) {
+    while steps.changed().await.is_ok() {
+        let number = starts.wrapping_add(*steps.borrow_and_update());
+        tracing::warn!("the clock was set, timestamps go on under another digit");
+        let file = file.clone();
+        match tokio::task::spawn_blocking(move || file.write(number)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot keep the number of the next start"),
+            // Only when the runtime ends.
+            Err(_) => return,
+        }
+    }
 }
 
 /// Samples at this host's own phase of the interval, so that a fleet does not speak in the same instant.
@@ -148,10 +172,17 @@ struct Reporter {
     tee: Option<Tee>,
     taken: u64,
     settled: u64,
-    dropped: BTreeMap<String, u64>,
-    drops: Calm,
-    troubles: Calm,
-    last_trouble: String,
+    /// By reason.
+    dropped: BTreeMap<String, Drops>,
+    /// By server and reason, since the last connection.
+    troubles: BTreeMap<(usize, String), Calm>,
+}
+
+/// Samples lost for one reason.
+#[derive(Debug, Default)]
+struct Drops {
+    total: u64,
+    calm: Calm,
 }
 
 impl Reporter {
@@ -163,9 +194,7 @@ impl Reporter {
             taken: 0,
             settled: 0,
             dropped: BTreeMap::new(),
-            drops: Calm::default(),
-            troubles: Calm::default(),
-            last_trouble: String::new(),
+            troubles: BTreeMap::new(),
         }
     }
 
@@ -177,8 +206,11 @@ impl Reporter {
         let reason = why.to_string();
         let retry_ms = retry_in.map(|time| time.as_millis() as u64);
         // A server that is away for long says nothing new.
-        let is_new = reason != self.last_trouble;
-        let is_loud = self.troubles.lets_pass(Instant::now()).is_some() || is_new;
+        if self.troubles.len() >= MAX_TROUBLES {
+            self.troubles.clear();
+        }
+        let calm = self.troubles.entry((server, reason.clone())).or_default();
+        let is_loud = calm.lets_pass(Instant::now()).is_some();
         let server = self.server(server);
         match why {
             Closed::Refused { retry: false, .. } => {
@@ -187,12 +219,26 @@ impl Reporter {
             _ if is_loud => tracing::warn!(server, reason, retry_ms, "no connection"),
             _ => tracing::debug!(server, reason, retry_ms, "no connection"),
         }
-        self.last_trouble = reason;
     }
 
-    fn sum_up(&self, lost: usize, missed_ticks: u64) {
-        let dropped: u64 = self.dropped.values().sum();
-        tracing::info!(taken = self.taken, settled = self.settled, dropped, lost, missed_ticks, "stopped");
+    fn sum_up(&self, lost: usize, counters: &Counters) {
+        for (reason, drops) in &self.dropped {
+            tracing::info!(reason, total = drops.total, "samples were dropped");
+        }
+        let dropped: u64 = self.dropped.values().map(|drops| drops.total).sum();
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        tracing::info!(
+            taken = self.taken,
+            settled = self.settled,
+            dropped,
+            lost,
+            missed_ticks = read(&counters.missed_ticks),
+            hung_reads = read(&counters.hung_reads),
+            hanging_now = read(&counters.hanging_now),
+            skipped_reads = read(&counters.skipped_reads),
+            left_out = read(&counters.left_out),
+            "stopped"
+        );
     }
 }
 
@@ -209,16 +255,16 @@ impl Observer for Reporter {
             }
             Event::Dropped { time_ms, loss, .. } => {
                 let reason = loss.to_string();
-                *self.dropped.entry(reason.clone()).or_default() += 1;
-                if let Some(count) = self.drops.lets_pass(Instant::now()) {
-                    let total: u64 = self.dropped.values().sum();
-                    tracing::warn!(reason, time_ms, count, total, "samples dropped");
+                let drops = self.dropped.entry(reason.clone()).or_default();
+                drops.total += 1;
+                if let Some(count) = drops.calm.lets_pass(Instant::now()) {
+                    tracing::warn!(reason, time_ms, count, total = drops.total, "samples dropped");
                 }
             }
             Event::Opened { server, name, version, server_time_ms } => {
                 let skew_ms = server_time_ms - clock_ms();
                 tracing::info!(server = self.server(server), name, version, skew_ms, "connected");
-                self.last_trouble.clear();
+                self.troubles.clear();
                 if let Some(tee) = &mut self.tee {
                     tee.set_name(&name);
                 }
@@ -257,6 +303,73 @@ impl Calm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Stamp;
+    use crate::link::event::Loss;
+    use vitals_wire::message::DropReason;
+
+    #[tokio::test]
+    async fn a_start_after_a_step_of_the_clock_uses_a_digit_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
+        let mut clock = SampleClock::new((identity.starts % 10) as u8, Duration::from_secs(5));
+        let keeping = tokio::spawn(keep_steps(Starts::of(dir.path()), identity.starts, clock.steps()));
+        let mut digits = std::collections::BTreeSet::new();
+        for (wall_ms, steady_ms) in [(1_000_000, 0), (500_000, 5000), (900_000, 10_000)] {
+            let Stamp::Take(stamp) = clock.stamp(wall_ms, steady_ms) else { panic!("no step") };
+            digits.insert(stamp.rem_euclid(10) as u64);
+        }
+        assert_eq!(digits.len(), 3, "each stretch has its own");
+        drop(clock);
+        keeping.await.unwrap();
+        drop(identity);
+        let next = Identity::open(dir.path()).unwrap().starts % 10;
+        assert!(!digits.contains(&next), "{next} was used: {digits:?}");
+    }
+
+    /// What `f` logs.
+    fn logged(f: impl FnOnce()) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(file.reopen().map(std::sync::Mutex::new).unwrap());
+        tracing::subscriber::with_default(subscriber.finish(), f);
+        std::fs::read_to_string(file.path()).unwrap()
+    }
+
+    #[test]
+    fn each_reason_is_told_by_itself_and_the_end_tells_all_counters() {
+        let mut reporter = Reporter::new(Instant::now(), vec!["a".into(), "b".into()], None);
+        let text = logged(|| {
+            for loss in
+                [Loss::QueueFull, Loss::QueueFull, Loss::Refused(DropReason::QueueFull), Loss::TooLarge]
+            {
+                reporter.event(Event::Dropped { time_ms: 1, hash: 2, loss });
+            }
+            for _ in 0..3 {
+                for server in [0, 1] {
+                    reporter.event(Event::Closed { server, why: Closed::ByServer, retry_in: None });
+                }
+            }
+        });
+        assert_eq!(text.matches("samples dropped").count(), 2, "{text}");
+        assert!(text.contains("too_large"), "another reason just before hides it not: {text}");
+        assert_eq!(text.matches("no connection").count(), 2, "{text}");
+        let counters = Counters::default();
+        for (counter, count) in [
+            (&counters.missed_ticks, 11),
+            (&counters.hung_reads, 12),
+            (&counters.hanging_now, 13),
+            (&counters.skipped_reads, 14),
+            (&counters.left_out, 15),
+        ] {
+            Counters::add(counter, count);
+        }
+        let text = logged(|| reporter.sum_up(3, &counters));
+        let words =
+            "dropped=4 lost=3 missed_ticks=11 hung_reads=12 hanging_now=13 skipped_reads=14 left_out=15";
+        assert!(text.contains(words), "{text}");
+        assert_eq!(text.matches("samples were dropped").count(), 2, "{text}");
+    }
 
     #[test]
     fn hosts_spread_over_the_interval() {

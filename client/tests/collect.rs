@@ -181,6 +181,154 @@ fn what_is_excluded_is_not_there() {
     assert_eq!(kinds.iter().filter(|&&kind| kind != 9).copied().collect::<Vec<_>>(), [1, 2, 3, 7, 8]);
 }
 
+/// A host made of files.
+struct FakeHost {
+    dir: tempfile::TempDir,
+}
+
+impl FakeHost {
+    /// With what every host has, and nothing more.
+    fn new() -> Self {
+        let host = Self { dir: tempfile::tempdir().unwrap() };
+        host.write("proc/meminfo", "MemTotal: 9 kB\nMemFree: 5 kB\n");
+        host.write("proc/loadavg", "0.10 0.20 0.30 1/7 99\n");
+        host.write("proc/uptime", "77.5 1\n");
+        host.write("proc/1/mountinfo", "");
+        host.tick(1);
+        host
+    }
+
+    fn write(&self, path: &str, text: impl AsRef<[u8]>) {
+        let path = self.dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Lets time pass on two cores.
+    fn tick(&self, ticks: u32) {
+        let text = format!(
+            "cpu  {ticks} 0 0 {ticks} 0 0 0 0 0 0\ncpu0 {ticks} 0 0 0\ncpu1 0 0 0 {ticks}\nbtime 5\n"
+        );
+        self.write("proc/stat", text);
+    }
+
+    /// Has interfaces of these names.
+    fn interfaces(&self, names: &[&str]) {
+        let line = |name: &&str| format!("{name}: 1 1 0 0 0 0 0 0 2 2 0 0 0 0 0 0\n");
+        self.write("proc/net/dev", names.iter().map(line).collect::<String>());
+    }
+
+    fn sampler(&self) -> Sampler {
+        let root = self.dir.path();
+        let roots = Roots { proc: root.join("proc"), sys: root.join("sys"), run: root.join("run") };
+        let config = CollectConfig { process_walk_interval: 0, ..CollectConfig::default() };
+        Sampler::with_roots(&config, &roots)
+    }
+}
+
+/// The names of a tag.
+fn series(sample: &Sample, prefix: &str) -> Vec<String> {
+    let fields = fields(sample);
+    let names: std::collections::BTreeSet<&str> =
+        fields.keys().filter_map(|key| key.strip_prefix(prefix)?.split(' ').next()).collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn frequencies_and_temperatures_come_from_their_files_into_a_sample() {
+    let host = FakeHost::new();
+    host.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "2400000\n");
+    host.write("sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "800123\n");
+    host.write("sys/class/hwmon/hwmon0/name", "coretemp\n");
+    host.write("sys/class/hwmon/hwmon0/temp1_input", "45500\n");
+    host.write("sys/class/hwmon/hwmon0/temp1_label", "Package id 0\n");
+    host.write("sys/class/hwmon/hwmon1/name", "acpitz\n");
+    host.write("sys/class/hwmon/hwmon1/temp1_input", "-5000\n");
+    let mut sampler = host.sampler();
+    sampler.first();
+    host.tick(11);
+    let first = fields(&sampler.next());
+    assert_eq!(first["cpu,cpu=cpu0 frequency_mhz"], 2400.0);
+    assert!((first["cpu,cpu=cpu1 frequency_mhz"] - 800.0).abs() < 0.5, "{first:?}");
+    assert_eq!(first["cpu,cpu=cpu0 usage_active"], 100.0);
+    assert_eq!(first["temp,sensor=coretemp_package_id_0 temp"], 45.5);
+    assert_eq!(first["temp,sensor=acpitz temp"], -5.0);
+    // They are read anew each time; a core that has none any more loses its own only.
+    host.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", "1200000\n");
+    host.write("sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", "");
+    host.write("sys/class/hwmon/hwmon0/temp1_input", "46000\n");
+    host.write("sys/class/hwmon/hwmon1/temp1_input", "");
+    host.tick(21);
+    let second = fields(&sampler.next());
+    assert_eq!(second["cpu,cpu=cpu0 frequency_mhz"], 1200.0);
+    assert_eq!(second.get("cpu,cpu=cpu1 frequency_mhz"), None);
+    assert_eq!(second["temp,sensor=coretemp_package_id_0 temp"], 46.0);
+    assert_eq!(second.get("temp,sensor=acpitz temp"), None);
+}
+
+#[test]
+fn loopback_is_left_out_by_its_name_where_nothing_is_known_of_interfaces() {
+    let host = FakeHost::new();
+    host.interfaces(&["lo", "eth0"]);
+    assert_eq!(series(&host.sampler().first(), "net,interface="), ["eth0"]);
+}
+
+#[test]
+fn an_interface_that_replaces_one_of_its_name_is_looked_at_before_it_is_shown() {
+    for (flags, shown) in [("0x1002\n", &[][..]), ("0x1003\n", &["eth0"])] {
+        let host = FakeHost::new();
+        host.interfaces(&["eth0"]);
+        host.write("sys/class/net/eth0/flags", "0x1003\n");
+        let mut sampler = host.sampler();
+        assert_eq!(series(&sampler.first(), "net,interface="), ["eth0"]);
+        // The file that is open says nothing any more, and another one is in its place.
+        host.write("sys/class/net/eth0/flags", "");
+        std::fs::remove_file(host.dir.path().join("sys/class/net/eth0/flags")).unwrap();
+        host.write("sys/class/net/eth0/flags", flags);
+        for _ in 0..2 {
+            assert_eq!(series(&sampler.next(), "net,interface="), shown, "{flags}");
+        }
+    }
+}
+
+#[test]
+fn disks_that_never_did_anything_are_there_unless_there_is_nothing_behind_them() {
+    let host = FakeHost::new();
+    let disk = |name: &str| format!("8 0 {name} 0 0 0 0 0 0 0 0 0 0 0\n");
+    let names = ["sda", "sdb", "cciss/c0d0", "sdd", "nbd0", "loop0"];
+    host.write("proc/diskstats", names.map(disk).concat());
+    host.write("sys/class/block/sdb/size", "0\n");
+    host.write("sys/class/block/cciss!c0d0/size", "0\n");
+    host.write("sys/class/block/sdd/size", "2048\n");
+    let mut sampler = host.sampler();
+    assert_eq!(series(&sampler.first(), "diskio,name="), ["sda", "sdd"]);
+    // A card is put in and read.
+    host.write("proc/diskstats", names.map(disk).concat().replace("sdb 0", "sdb 1"));
+    assert_eq!(series(&sampler.next(), "diskio,name="), ["sda", "sdb", "sdd"]);
+}
+
+#[test]
+fn what_does_not_fit_a_sample_is_counted() {
+    let host = FakeHost::new();
+    let long = "x".repeat(600);
+    let mounts = format!("1 0 8:1 / /{long} rw - ext4 /dev/sda1 rw\n2 0 8:2 / /");
+    let mounts = [mounts.as_bytes(), b"\xff rw - ext4 /dev/sda2 rw\n"].concat();
+    host.write("proc/1/mountinfo", mounts);
+    let mut sampler = host.sampler();
+    let counters = sampler.counters();
+    let left_out = || counters.left_out.load(std::sync::atomic::Ordering::Relaxed);
+    sampler.first();
+    // At both readings of the first sample.
+    assert_eq!(left_out(), 4);
+    for ticks in [1, 2] {
+        let core = |at: u32| format!("cpu{at} {ticks} 0 0 {ticks}\n");
+        let cores: String = (0..4106).map(core).collect();
+        host.write("proc/stat", format!("cpu  {ticks} 0 0 {ticks}\n{cores}btime 5\n"));
+        sampler.next();
+    }
+    assert_eq!(left_out(), 4 + 4 + 10);
+}
+
 /// Interfaces and disks come and go in a copy of the kernel's files.
 #[test]
 fn what_comes_is_picked_up_and_what_goes_is_dropped() {

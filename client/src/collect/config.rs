@@ -20,7 +20,7 @@ pub struct CollectConfig {
     /// File systems mounted here are left out. Default: mounts of containers, of the kubelet and of snaps.
     pub exclude_mount_points: Vec<String>,
     /// Disks and partitions of these names are left out. Default: loop, RAM and compressed RAM devices, floppy and
-    /// optical drives.
+    /// optical drives, network block devices. Those that have no size and never did anything do not appear.
     pub exclude_disks: Vec<String>,
     /// Interfaces of these names are left out. Default: virtual Ethernet pairs and bridges of container networks.
     /// Loopback and interfaces that are down never appear.
@@ -144,7 +144,7 @@ const MOUNT_POINTS: &[&str] = &[
     "/etc/resolv.conf",
 ];
 
-const DISKS: &[&str] = &["loop*", "ram*", "zram*", "fd*", "sr*"];
+const DISKS: &[&str] = &["loop*", "ram*", "zram*", "fd*", "sr*", "nbd*"];
 
 const INTERFACES: &[&str] = &["veth*", "br-*", "cali*", "cilium_*", "lxc*", "docker_gwbridge", "vnet*"];
 

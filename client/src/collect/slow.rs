@@ -34,6 +34,8 @@ pub(super) enum Answer {
     Space(Space),
     /// A sensor's or an attribute's figure.
     Number(i64),
+    /// Figures by the numbers of what they are of, ascending.
+    Numbers(Vec<(u32, i64)>),
     /// Sections, ready to send.
     Sections(Vec<Section>),
     /// It failed.
@@ -72,7 +74,7 @@ struct ItemState {
 }
 
 impl SlowItem {
-    /// The answer of this round, once.
+    /// The answer of this round, once; or that of the round before, if it came in time but after the reading.
     pub(super) fn take(&self) -> Option<Answer> {
         lock(&self.state).answer.take()
     }
@@ -151,7 +153,7 @@ impl SlowReads {
         let mut skipped = 0;
         for item in &self.items {
             let mut state = lock(&item.state);
-            state.answer = None;
+            // An answer that came after the reading before stays for the next, until this round has a newer one.
             if state.is_queued || state.started.is_some() || state.ask_again.is_some_and(|at| at > now) {
                 continue;
             }

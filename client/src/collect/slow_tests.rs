@@ -114,3 +114,25 @@ fn a_call_whose_owner_is_gone_is_made_no_more() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
     assert!(slow.items.is_empty());
 }
+
+#[test]
+fn an_answer_that_comes_after_the_reading_but_in_time_is_in_the_next_reading() {
+    let (mut slow, counters) = slow();
+    let late = slow.add("late", false, || {
+        thread::sleep(DEADLINE * 3 / 4);
+        Answer::Number(2)
+    });
+    let mut heard = 0;
+    for round in 0..4 {
+        // A sample each 200 ms, and 100 ms for what may block.
+        slow.begin_round(Instant::now());
+        slow.settle(Instant::now() + DEADLINE / 2, || true);
+        slow.end_round(Instant::now());
+        let answer = late.take();
+        assert!(round > 0 || answer.is_none(), "the test is about an answer that comes after the reading");
+        heard += usize::from(answer == Some(Answer::Number(2)));
+        thread::sleep(DEADLINE / 2);
+    }
+    assert!(heard >= 2, "{heard}");
+    assert_eq!(counters.hung_reads.load(Ordering::Relaxed), 0);
+}

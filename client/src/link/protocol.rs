@@ -11,8 +11,8 @@
 //!
 //! - A sample is in the queue from when it is taken until its batch is settled. What is under way on a connection that
 //!   breaks is unsettled again.
-//! - The newest sample goes at once as a live batch of one, also after a reconnection; the older ones follow as
-//!   backlog, oldest first, within the server's window and at most [`BACKLOG_PER_SECOND`].
+//! - The newest sample goes at once as a live batch of one, also after a reconnection unless it is settled; the older
+//!   ones follow as backlog, oldest first, within the server's window and at most [`BACKLOG_PER_SECOND`].
 //! - Servers are tried in order. When all have failed: exponential backoff with full jitter. One that said "do not try
 //!   again" is left alone for [`BARRED`].
 
@@ -127,6 +127,9 @@ pub struct Protocol {
     queue: Queue,
     /// The newest sample as it was taken, so that the usual way needs no decoding.
     fresh: Option<Sample>,
+    /// Time of the newest sample that was queued, settled or not: the server has shown it, or is to. What is older is
+    /// never live again.
+    newest_ms: Option<i64>,
     /// Servers to leave alone, until when; empty while there is none.
     barred: Vec<(usize, Instant)>,
     /// Rounds over all servers that failed since a batch was settled.
@@ -147,6 +150,7 @@ impl Protocol {
             hello,
             state: State::Idle { until: now },
             fresh: None,
+            newest_ms: None,
             barred: Vec::new(),
             failures: 0,
             closing: None,
@@ -189,6 +193,7 @@ impl Protocol {
         let entry = Entry::new(time_ms, now, encoded.into());
         let events = &mut self.events;
         events.push(Event::Taken { time_ms, hash: entry.hash() });
+        self.newest_ms = Some(time_ms);
         self.queue.push(entry, |lost| events.push(dropped(&lost, Loss::QueueFull)));
         if let State::Open(open) = &mut self.state {
             open.live_due = true;
@@ -326,6 +331,8 @@ impl Protocol {
             let text = format!("it speaks version {} and not {PROTOCOL_VERSION}", welcome.protocol);
             return self.closed(now, Closed::Violation(text));
         }
+        // The newest that waits may be a leftover of the backlog, older than what the server shows already.
+        let live_due = self.queue.newest().is_some_and(|entry| Some(entry.time_ms) == self.newest_ms);
         // A server that takes nothing at all would never settle anything: what it says has a lower bound.
         self.state = State::Open(Open {
             server,
@@ -334,7 +341,7 @@ impl Protocol {
             batch_samples: (welcome.limits.batch_samples as usize).clamp(1, MAX_BATCH_SAMPLES),
             flights: VecDeque::new(),
             next_batch: 1,
-            live_due: !self.queue.is_empty(),
+            live_due,
             backlog_at: now,
             said_bye: false,
         });

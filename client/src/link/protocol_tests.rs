@@ -213,6 +213,22 @@ fn a_reconnection_resends_exactly_what_was_not_settled() {
 }
 
 #[test]
+fn what_is_left_of_the_backlog_never_becomes_live_once_a_newer_sample_is_settled() {
+    let mut bench = Bench::new(1);
+    (1..=3).for_each(|time| bench.take(time));
+    bench.open(4, 256);
+    assert_eq!(bench.batch(), (1, false, vec![3], vec![3]));
+    assert_eq!(bench.batch(), (2, true, vec![1, 2], vec![1, 2]));
+    bench.ack(&[1], &[]);
+    bench.lose();
+    bench.wait();
+    bench.open(4, 256);
+    assert_eq!(bench.batch(), (1, true, vec![1, 2], vec![]), "the server shows sample 3 already");
+    bench.take(4);
+    assert_eq!(bench.batch(), (2, false, vec![4], vec![4]));
+}
+
+#[test]
 fn the_backlog_keeps_to_the_window_the_pace_and_the_size_of_a_batch_and_never_delays_a_live_sample() {
     let mut bench = Bench::new(1);
     (1..=100).for_each(|time| bench.take(time));

@@ -1,12 +1,16 @@
 //! CPU usage: shares of time between two readings of `/proc/stat`, and frequencies from `cpufreq`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use vitals_wire::bounded::List;
 use vitals_wire::centi::Centi;
 use vitals_wire::section::{Core, Cpu, CpuUsage};
 
-use super::super::{Collector, Reading, Setup};
+use super::super::slow::{Answer, SlowItem, SlowReads};
+use super::super::{Collector, Counters, Reading, Setup};
 use super::file::Attribute;
 use super::scan;
 
@@ -39,52 +43,104 @@ struct AllTimes {
 
 pub(super) struct CpuCollector {
     sys_cpu: PathBuf,
+    counters: Arc<Counters>,
     before: AllTimes,
     now: AllTimes,
-    frequencies: Vec<(u32, Attribute)>,
+    have_cores_changed: bool,
+    frequencies: Option<(Arc<Frequencies>, Arc<SlowItem>)>,
+    frequency_budget: Duration,
+}
+
+/// Files of the cores that have a frequency, all read in one call that may block: kernels 4.13 to 5.17 measure on x86
+/// when they are asked, and sleep 10 to 20 ms for each core.
+struct Frequencies {
+    /// By the core's number, ascending.
+    files: Vec<(u32, Attribute)>,
+    /// Where the next round begins, so that each core has its turn when a round does not come to all.
+    next: AtomicUsize,
+    /// One could not be read: of a core that went offline.
+    has_failed: AtomicBool,
+}
+
+impl Frequencies {
+    /// Opens what there is.
+    fn open(sys_cpu: &Path, numbers: impl Iterator<Item = u32>) -> Self {
+        let open = |number: u32| {
+            let path = sys_cpu.join(format!("cpu{number}/cpufreq/scaling_cur_freq"));
+            Some((number, Attribute::open(&path).ok()?))
+        };
+        let files = numbers.filter_map(open).collect();
+        Self { files, next: AtomicUsize::new(0), has_failed: AtomicBool::new(false) }
+    }
+
+    /// In kHz, of as many cores as can be asked within `budget`, one at least.
+    fn read(&self, budget: Duration) -> Answer {
+        let started = Instant::now();
+        let count = self.files.len();
+        let first = self.next.load(Ordering::Relaxed) % count.max(1);
+        let mut read = Vec::with_capacity(count);
+        let mut asked = 0;
+        for (number, file) in self.files[first..].iter().chain(&self.files[..first]) {
+            match file.number() {
+                Ok(khz) => read.push((*number, khz)),
+                Err(_) => self.has_failed.store(true, Ordering::Relaxed),
+            }
+            asked += 1;
+            if started.elapsed() >= budget {
+                break;
+            }
+        }
+        self.next.store(first + asked, Ordering::Relaxed);
+        read.sort_unstable_by_key(|(number, _)| *number);
+        Answer::Numbers(read)
+    }
+}
+
+/// What a round of frequencies may take, of the deadline of a call.
+fn budget(deadline: Duration) -> Duration {
+    (deadline / 8).min(Duration::from_millis(100))
 }
 
 impl CpuCollector {
     pub(super) fn new(setup: &Setup<'_>) -> Self {
         Self {
             sys_cpu: setup.roots.sys.join("devices/system/cpu"),
+            counters: setup.counters.clone(),
             before: AllTimes::default(),
             now: AllTimes::default(),
-            frequencies: Vec::new(),
+            have_cores_changed: false,
+            frequencies: None,
+            frequency_budget: budget(setup.config.read_deadline()),
         }
     }
 
-    /// Opens the frequencies of cores that have one.
-    fn find_frequencies(&mut self) {
-        let known = std::mem::take(&mut self.frequencies);
-        let mut known = known.into_iter().peekable();
-        for (number, _) in &self.now.cores {
-            while known.next_if(|(old, _)| old < number).is_some() {}
-            if let Some(same) = known.next_if(|(old, _)| old == number) {
-                self.frequencies.push(same);
-                continue;
-            }
-            let path = self.sys_cpu.join(format!("cpu{number}/cpufreq/scaling_cur_freq"));
-            if let Ok(file) = Attribute::open(&path) {
-                self.frequencies.push((*number, file));
-            }
+    /// Opens the files anew, unless each core has one and all can be read.
+    fn find_frequencies(&mut self, slow: &mut SlowReads) {
+        let numbers = || self.now.cores.iter().map(|(number, _)| *number);
+        if let Some((known, _)) = &self.frequencies
+            && !known.has_failed.load(Ordering::Relaxed)
+            && known.files.iter().map(|(number, _)| *number).eq(numbers())
+        {
+            return;
         }
-    }
-
-    /// In kHz. A file that cannot be read any more, of a core that went offline, is dropped.
-    fn frequency(&mut self, number: u32) -> Option<u32> {
-        let at = self.frequencies.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        match self.frequencies[at].1.number() {
-            Ok(khz) => u32::try_from(khz).ok().filter(|&khz| khz > 0),
-            Err(_) => {
-                self.frequencies.remove(at);
-                None
-            }
+        let found = Arc::new(Frequencies::open(&self.sys_cpu, numbers()));
+        self.frequencies = None;
+        if !found.files.is_empty() {
+            let (asked, budget) = (found.clone(), self.frequency_budget);
+            let name = self.sys_cpu.join("cpu*/cpufreq").display().to_string();
+            let call = slow.add(name, false, move || asked.read(budget));
+            self.frequencies = Some((found, call));
         }
     }
 }
 
 impl Collector for CpuCollector {
+    fn prepare(&mut self, slow: &mut SlowReads, rescan: bool) {
+        if rescan || std::mem::take(&mut self.have_cores_changed) {
+            self.find_frequencies(slow);
+        }
+    }
+
     fn collect(&mut self, reading: &mut Reading<'_>) {
         std::mem::swap(&mut self.before, &mut self.now);
         let Some(stat) = reading.shared.stat() else {
@@ -92,10 +148,15 @@ impl Collector for CpuCollector {
             return;
         };
         parse(stat, &mut self.now);
-        let have_cores_changed = self.now.cores.len() != self.before.cores.len();
-        if reading.rescan || have_cores_changed {
-            self.find_frequencies();
-        }
+        self.have_cores_changed |= self.now.cores.len() != self.before.cores.len();
+        let frequencies = match self.frequencies.as_ref().and_then(|(_, call)| call.take()) {
+            Some(Answer::Numbers(numbers)) => numbers,
+            _ => Vec::new(),
+        };
+        let frequency = |number: u32| {
+            let at = frequencies.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+            u32::try_from(frequencies[at].1).ok().filter(|&khz| khz > 0)
+        };
         let (Some(before), Some(now)) = (self.before.total, self.now.total) else { return };
         let Some(total) = usage(&before, &now) else { return };
         let mut cores = Vec::with_capacity(self.now.cores.len());
@@ -106,10 +167,12 @@ impl Collector for CpuCollector {
                 continue;
             };
             if let Some(usage) = usage(&self.before.cores[then].1, &now) {
-                cores.push(Core { number, usage, frequency_khz: self.frequency(number) });
+                cores.push(Core { number, usage, frequency_khz: frequency(number) });
             }
         }
-        reading.sections.push(Cpu { total, cores: List::first(cores).0 }.into());
+        let (cores, left_out) = List::first(cores);
+        self.counters.leave_out("cores", left_out);
+        reading.sections.push(Cpu { total, cores }.into());
     }
 }
 
@@ -192,6 +255,23 @@ mod tests {
 
     fn between(before: &[u8], now: &[u8]) -> Option<CpuUsage> {
         usage(&parsed(before).total.unwrap(), &parsed(now).total.unwrap())
+    }
+
+    #[test]
+    fn frequencies_that_take_long_are_read_a_few_at_a_time_and_each_in_its_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in [0, 1, 4] {
+            let cpufreq = dir.path().join(format!("cpu{number}/cpufreq"));
+            std::fs::create_dir_all(&cpufreq).unwrap();
+            std::fs::write(cpufreq.join("scaling_cur_freq"), format!("{}\n", 1000 + number)).unwrap();
+        }
+        let frequencies = Frequencies::open(dir.path(), 0..5);
+        let all = vec![(0, 1000), (1, 1001), (4, 1004)];
+        assert_eq!(frequencies.read(Duration::from_secs(9)), Answer::Numbers(all.clone()));
+        for one in all {
+            assert_eq!(frequencies.read(Duration::ZERO), Answer::Numbers(vec![one]));
+        }
+        assert!(budget(Duration::from_secs(1)) < Duration::from_secs(1) / 4, "others are not kept waiting");
     }
 
     #[test]

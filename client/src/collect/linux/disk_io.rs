@@ -1,14 +1,14 @@
 //! Counters of disks and partitions: `/proc/diskstats`.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::section::{Disk, DiskIo, DiskTimes};
 
 use super::super::{CollectConfig, Collector, Counters, Reading, Setup};
-use super::file::HeldFile;
+use super::file::{Attribute, HeldFile};
 use super::scan;
 
 /// What the kernel calls a sector, whatever the disk says.
@@ -18,8 +18,18 @@ pub(super) struct DiskIoCollector {
     config: CollectConfig,
     counters: Arc<Counters>,
     diskstats: HeldFile,
-    before: Vec<(Box<str>, Figures)>,
+    /// `/sys/class/block`.
+    class: PathBuf,
+    before: Vec<Known>,
     read_at: Option<Instant>,
+}
+
+/// A device as it was at the reading before.
+struct Known {
+    name: Box<str>,
+    figures: Figures,
+    /// It has no size: the kernel keeps some devices ready that are nothing yet.
+    is_nothing: bool,
 }
 
 /// One line. Partitions of kernels before 2.6.25 have the first four only.
@@ -49,6 +59,7 @@ impl DiskIoCollector {
             config: setup.config.clone(),
             counters: setup.counters.clone(),
             diskstats: HeldFile::optional(setup.roots.proc.join("diskstats")),
+            class: setup.roots.sys.join("class/block"),
             before: Vec::new(),
             read_at: None,
         }
@@ -66,22 +77,30 @@ impl Collector for DiskIoCollector {
         let mut disks = Vec::with_capacity(self.before.len());
         let mut seen = 0;
         for (name, figures) in scan::lines(text).filter_map(parse_line) {
-            // A device that never did anything is not in use: the kernel keeps some ready.
-            if !self.config.wants_disk(name) || (figures.reads == 0 && figures.writes == 0) {
+            if !self.config.wants_disk(name) {
                 continue;
             }
             // The order of the lines changes only when disks come and go.
-            let then = self.before[seen..].iter().position(|(old, _)| **old == *name);
+            let then = self.before[seen..].iter().position(|known| *known.name == *name);
             let mut times = None;
             match then {
                 Some(skipped) => {
                     self.before.drain(seen..seen + skipped);
-                    let before = std::mem::replace(&mut self.before[seen].1, figures);
+                    let before = std::mem::replace(&mut self.before[seen].figures, figures);
                     times = elapsed.and_then(|elapsed| derive(&before, &figures, elapsed));
                 }
-                None => self.before.insert(seen, (name.into(), figures)),
+                None => self.before.insert(seen, Known { name: name.into(), figures, is_nothing: false }),
             }
+            let known = &mut self.before[seen];
             seen += 1;
+            if figures.reads > 0 || figures.writes > 0 {
+                known.is_nothing = false;
+            } else if then.is_none() || reading.rescan {
+                known.is_nothing = has_no_size(&self.class, name);
+            }
+            if known.is_nothing {
+                continue;
+            }
             disks.push(disk(name, &figures, times));
         }
         self.before.truncate(seen);
@@ -89,9 +108,16 @@ impl Collector for DiskIoCollector {
             return;
         }
         let (disks, left_out) = List::first(disks);
-        self.counters.left_out.fetch_add(left_out as u64, Ordering::Relaxed);
+        self.counters.leave_out("disks", left_out);
         reading.sections.push(DiskIo { disks }.into());
     }
+}
+
+/// Whether the kernel says that there is nothing behind a device. Asked only of those that never did anything.
+fn has_no_size(class: &Path, name: &str) -> bool {
+    // Slashes in names of devices are exclamation marks there.
+    let path = class.join(name.replace('/', "!")).join("size");
+    Attribute::open(&path).and_then(|size| size.number()).is_ok_and(|sectors| sectors == 0)
 }
 
 fn disk(name: &str, figures: &Figures, times: Option<DiskTimes>) -> Disk {

@@ -1,8 +1,8 @@
 //! Space of mounted file systems: `/proc/self/mountinfo`, and `statvfs` on the thread for calls that may block.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::section::{FileSystem, FileSystems, Inodes};
@@ -21,6 +21,8 @@ pub(super) struct FileSystemsCollector {
     /// What `known` was made from: the text rarely changes, and comparing is cheaper than parsing.
     text: Vec<u8>,
     known: Vec<Known>,
+    /// Mounts whose paths are no text, or too long.
+    unfit: usize,
 }
 
 struct Known {
@@ -44,26 +46,26 @@ impl FileSystemsCollector {
             })),
             text: Vec::new(),
             known: Vec::new(),
+            unfit: 0,
         }
     }
 
     /// Takes over a changed mount table; calls that go on keep their state.
     fn update(&mut self, slow: &mut SlowReads) {
         let config = &self.config;
-        let wanted = |mount: &Mount| {
-            let is_text = |path: &str| path.len() <= vitals_wire::limits::MAX_PATH_BYTES;
-            mount
-                .path
-                .to_str()
-                .is_some_and(|path| is_text(path) && config.wants_file_system(&mount.fstype, path))
-        };
-        let mut old = std::mem::take(&mut self.known);
+        let wanted = |mount: &Mount| config.wants_file_system(&mount.fstype, &mount.path.to_string_lossy());
+        let mut old: HashMap<(PathBuf, Box<str>), Known> = std::mem::take(&mut self.known)
+            .into_iter()
+            .map(|known| ((known.mount.path.clone(), known.mount.device_numbers.clone()), known))
+            .collect();
+        self.unfit = 0;
         for mount in mounts::parse(&self.text, wanted) {
-            let is_same = |known: &Known| {
-                known.mount.path == mount.path && known.mount.device_numbers == mount.device_numbers
-            };
-            let known = match old.iter().position(is_same) {
-                Some(at) => Known { mount, ..old.swap_remove(at) },
+            if mount.sent_path().is_none() {
+                self.unfit += 1;
+                continue;
+            }
+            let known = match old.remove(&(mount.path.clone(), mount.device_numbers.clone())) {
+                Some(known) => Known { mount, ..known },
                 None => {
                     let path = mount.path.clone();
                     let name = path.display().to_string();
@@ -85,6 +87,7 @@ impl Collector for FileSystemsCollector {
         let Some(text) = self.mountinfo.read() else {
             self.text.clear();
             self.known.clear();
+            self.unfit = 0;
             return;
         };
         if text != self.text {
@@ -95,12 +98,13 @@ impl Collector for FileSystemsCollector {
     }
 
     fn collect(&mut self, reading: &mut Reading<'_>) {
+        self.counters.leave_out("file systems without a path that can be sent", self.unfit);
         let read: Vec<FileSystem> = self.known.iter().filter_map(Known::file_system).collect();
         if read.is_empty() {
             return;
         }
         let (file_systems, left_out) = List::first(read);
-        self.counters.left_out.fetch_add(left_out as u64, Ordering::Relaxed);
+        self.counters.leave_out("file systems", left_out);
         reading.sections.push(FileSystems { file_systems }.into());
     }
 }
@@ -114,7 +118,7 @@ impl Known {
         }
         Some(FileSystem {
             device: Text::cut(&self.device),
-            path: Text::cut(self.mount.path.to_str()?),
+            path: Text::cut(self.mount.sent_path()?),
             fstype: Text::cut(&self.mount.fstype),
             read_only: self.mount.read_only,
             total: space.total,

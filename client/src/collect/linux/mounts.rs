@@ -1,8 +1,11 @@
 //! What is mounted: `/proc/self/mountinfo`.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+use vitals_wire::limits::MAX_PATH_BYTES;
 
 use super::scan;
 
@@ -21,22 +24,27 @@ pub(super) struct Mount {
     is_whole: bool,
 }
 
-/// Each wanted file system once, ordered by path. Of several mounts of one file system the one that shows all of it is
-/// taken, then the one with the shortest path: the others are bind mounts or subvolumes with the same figures.
-pub(super) fn parse(text: &[u8], is_wanted: impl Fn(&Mount) -> bool) -> Vec<Mount> {
-    let mut mounts: Vec<Mount> = scan::lines(text).filter_map(parse_line).collect();
-    // What is mounted last hides what was there.
-    let mut at = 0;
-    while at < mounts.len() {
-        if mounts[at + 1..].iter().any(|later| later.path == mounts[at].path) {
-            mounts.remove(at);
-        } else {
-            at += 1;
-        }
+impl Mount {
+    /// The path, where a sample can have it: text that is not too long.
+    pub(super) fn sent_path(&self) -> Option<&str> {
+        self.path.to_str().filter(|path| path.len() <= MAX_PATH_BYTES)
     }
+}
+
+/// Each wanted file system once, ordered by path. Of several mounts of one file system the one that shows all of it is
+/// taken, then the one with the shortest path, but first of all one that can be sent: the others are bind mounts or subvolumes with the same figures.
+pub(super) fn parse(text: &[u8], is_wanted: impl Fn(&Mount) -> bool) -> Vec<Mount> {
+    // What is mounted last hides what was there: from the end on, the first at each place counts. The kernel writes a path
+    // in one way only, so that it need not be decoded for that.
+    let mut mounts: Vec<(&[u8], Mount)> = scan::lines(text).filter_map(parse_line).collect();
+    mounts.reverse();
+    let mut seen = HashSet::with_capacity(mounts.len());
+    let mut mounts: Vec<Mount> =
+        mounts.into_iter().filter(|(path, _)| seen.insert(*path)).map(|(_, mount)| mount).collect();
     mounts.retain(is_wanted);
     mounts.sort_by(|a, b| {
-        let rank = |mount: &Mount| (!mount.is_whole, mount.path.as_os_str().len());
+        let rank =
+            |mount: &Mount| (mount.sent_path().is_none(), !mount.is_whole, mount.path.as_os_str().len());
         a.device_numbers
             .cmp(&b.device_numbers)
             .then_with(|| rank(a).cmp(&rank(b)))
@@ -48,18 +56,20 @@ pub(super) fn parse(text: &[u8], is_wanted: impl Fn(&Mount) -> bool) -> Vec<Moun
 }
 
 /// `36 35 98:0 /root /path rw,noatime master:1 - ext3 /dev/root rw,errors=continue`, with any number of optional fields
-/// before the dash.
-fn parse_line(line: &[u8]) -> Option<Mount> {
+/// before the dash. With the path as it stands there.
+fn parse_line(line: &[u8]) -> Option<(&[u8], Mount)> {
     let mut words = line.split(|&b| b == b' ');
     let device_numbers = String::from_utf8(words.nth(2)?.to_vec()).ok()?.into();
     let root = words.next()?;
-    let path = PathBuf::from(OsString::from_vec(unescape(words.next()?)));
+    let escaped_path = words.next()?;
+    let path = PathBuf::from(OsString::from_vec(unescape(escaped_path)));
     let mut words = words.skip_while(|&word| word != b"-");
     words.next()?;
     let fstype = text(words.next()?);
     let source = text(words.next()?);
     let read_only = words.next()?.split(|&b| b == b',').any(|option| option == b"ro");
-    Some(Mount { device_numbers, source, path, fstype, read_only, is_whole: root == b"/" })
+    let mount = Mount { device_numbers, source, path, fstype, read_only, is_whole: root == b"/" };
+    Some((escaped_path, mount))
 }
 
 fn text(escaped: &[u8]) -> String {
@@ -117,6 +127,23 @@ mod tests {
         let text = b"1 0 8:1 / /a rw - ext4 /dev/sda1 rw\n2 1 0:5 / /a rw - tmpfs tmpfs rw\n";
         let mounts = parse(text, |_| true);
         assert_eq!(mounts.iter().map(|m| &*m.fstype).collect::<Vec<_>>(), ["tmpfs"]);
+    }
+
+    #[test]
+    fn thousands_of_mounts_are_read_in_no_time() {
+        let line = |at: usize| {
+            format!("{at} 1 0:{at} / /run/containers/a-long-name/{at}/merged rw - ext4 /dev/x rw\n")
+        };
+        let text: String = (0..20_000).map(line).collect();
+        let started = std::time::Instant::now();
+        assert_eq!(parse(text.as_bytes(), |_| true).len(), 20_000);
+        assert!(started.elapsed().as_secs() < 3, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn of_two_mounts_of_one_file_system_the_one_with_a_path_that_can_be_sent_is_taken() {
+        let text = b"1 0 8:1 / /\xff rw - ext4 /dev/sda1 rw\n2 0 8:1 /x /longer rw - ext4 /dev/sda1 rw\n";
+        assert_eq!(paths(text), ["/longer"]);
     }
 
     #[test]

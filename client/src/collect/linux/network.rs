@@ -1,8 +1,7 @@
 //! Counters of network interfaces: `/proc/net/dev`, with speed and state from `/sys/class/net`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::section::{Interface, Network};
@@ -15,6 +14,8 @@ use super::scan;
 /// `IFF_UP` and `IFF_LOOPBACK` of the kernel's `if.h`.
 const UP: u64 = 1;
 const LOOPBACK: u64 = 8;
+/// What the kernel calls loopback.
+const LOOPBACK_NAME: &str = "lo";
 /// Speeds are asked for in one round of so many: some drivers take milliseconds, and a speed rarely changes.
 const SPEED_EVERY: u32 = 12;
 /// What the kernel and Telegraf say for a speed that is not known.
@@ -57,7 +58,7 @@ impl NetworkCollector {
 }
 
 impl Known {
-    fn new(name: &str, config: &CollectConfig, class: &std::path::Path) -> Self {
+    fn new(name: &str, config: &CollectConfig, class: &Path) -> Self {
         let is_wanted = config.wants_interface(name);
         let flags = if is_wanted { Attribute::open(&class.join(name).join("flags")).ok() } else { None };
         Self {
@@ -73,28 +74,27 @@ impl Known {
         }
     }
 
-    /// Whether it is up and leads somewhere. Where that cannot be read, as in a container, it is shown.
-    fn is_shown(&mut self, figures: &Figures, rescan: bool) -> bool {
+    /// Whether it is up and leads somewhere. Where that cannot be read, as in a container, it is shown unless it is called
+    /// as loopback always is.
+    fn is_shown(&mut self, figures: &Figures, rescan: bool, config: &CollectConfig, class: &Path) -> bool {
         if !self.is_wanted || self.is_loopback {
             return false;
         }
-        let Some(flags) = &self.flags else { return true };
+        let Some(flags) = &self.flags else { return &*self.name != LOOPBACK_NAME };
         // One that is down and moves nothing is still down: it need not be looked at each time.
         let has_moved = std::mem::replace(&mut self.figures, *figures) != *figures;
         if !(self.was_up || has_moved || rescan) {
             return false;
         }
-        match flags.hexadecimal() {
-            Ok(flags) => {
-                self.is_loopback = flags & LOOPBACK != 0;
-                flags & UP != 0 && !self.is_loopback
-            }
-            Err(_) => {
-                // It is gone; one of the same name will be opened anew.
-                self.flags = None;
-                false
-            }
+        let mut flags = flags.hexadecimal().ok();
+        if flags.is_none() {
+            // It is gone, and what the kernel lists is another one of its name.
+            *self = Self { figures: *figures, ..Self::new(&self.name, config, class) };
+            flags = self.flags.as_ref().and_then(|flags| flags.hexadecimal().ok());
         }
+        let Some(flags) = flags else { return false };
+        self.is_loopback = flags & LOOPBACK != 0;
+        flags & UP != 0 && !self.is_loopback
     }
 }
 
@@ -141,7 +141,7 @@ impl Collector for NetworkCollector {
             if known.flags.is_none() && known.is_wanted && reading.rescan {
                 *known = Known::new(name, &self.config, &self.class);
             }
-            let is_up = known.is_shown(&figures, reading.rescan || is_new);
+            let is_up = known.is_shown(&figures, reading.rescan || is_new, &self.config, &self.class);
             known.has_asked &= known.was_up;
             known.was_up = is_up;
             if !known.was_up {
@@ -157,7 +157,7 @@ impl Collector for NetworkCollector {
             return;
         }
         let (interfaces, left_out) = List::first(interfaces);
-        self.counters.left_out.fetch_add(left_out as u64, Ordering::Relaxed);
+        self.counters.leave_out("interfaces", left_out);
         reading.sections.push(Network { interfaces }.into());
     }
 }

@@ -10,8 +10,14 @@ use super::super::{Collector, Reading, Setup};
 use super::file::HeldFile;
 use super::scan;
 
-/// Size of glibc's `struct utmp`, the same on all 64-bit systems and on most others.
-const UTMP_BYTES: usize = 384;
+/// Size of glibc's `struct utmp`. Most 64-bit systems keep 32 bits for its times and its session, as their 32-bit programs
+/// have them; these do not.
+const UTMP_BYTES: usize =
+    if cfg!(any(target_arch = "aarch64", target_arch = "loongarch64", target_arch = "s390x")) {
+        400
+    } else {
+        384
+    };
 /// `USER_PROCESS`: somebody is logged in.
 const UTMP_USER: i16 = 7;
 
@@ -57,7 +63,7 @@ impl Collector for SystemCollector {
             load: reading.shared.loadavg().and_then(parse_load),
             n_cpus,
             n_physical_cpus: self.physical,
-            n_users: self.utmp.read().map(count_users),
+            n_users: self.utmp.read().map(|utmp| count_users(utmp, UTMP_BYTES)),
             uptime,
             boot_time,
         };
@@ -91,9 +97,9 @@ fn parse_load(text: &[u8]) -> Option<[Centi; 3]> {
     Some([next()?, next()?, next()?])
 }
 
-fn count_users(utmp: &[u8]) -> u32 {
+fn count_users(utmp: &[u8], record_bytes: usize) -> u32 {
     let kind = |entry: &&[u8]| i16::from_ne_bytes([entry[0], entry[1]]) == UTMP_USER;
-    utmp.chunks_exact(UTMP_BYTES).filter(kind).count() as u32
+    utmp.chunks_exact(record_bytes).filter(kind).count() as u32
 }
 
 /// Cores without their hyper-threads: each core lists the same threads in all of them.
@@ -152,11 +158,28 @@ mod tests {
 
     #[test]
     fn only_sessions_of_users_are_counted() {
-        let mut utmp = vec![0; 3 * UTMP_BYTES + 5];
-        for (at, kind) in [(0, 7i16), (1, 8), (2, 7)] {
-            utmp[at * UTMP_BYTES..at * UTMP_BYTES + 2].copy_from_slice(&kind.to_ne_bytes());
+        for bytes in [384, 400] {
+            let mut utmp = vec![0xff; 3 * bytes + 5];
+            for (at, kind) in [(0, 7i16), (1, 8), (2, 7)] {
+                utmp[at * bytes..at * bytes + 2].copy_from_slice(&kind.to_ne_bytes());
+            }
+            assert_eq!(count_users(&utmp, bytes), 2);
         }
-        assert_eq!(count_users(&utmp), 2);
+    }
+
+    #[test]
+    fn a_record_of_utmp_is_as_large_as_the_c_library_of_this_machine_says() {
+        // As `utmp.h` lists its fields.
+        let (session, time) =
+            if cfg!(any(target_arch = "aarch64", target_arch = "loongarch64", target_arch = "s390x")) {
+                (8, 16)
+            } else {
+                (4, 8)
+            };
+        // Type and pid, line, id, user, host, exit status; session and time, aligned; address, and what is unused.
+        let before = 4 + 4 + 32 + 4 + 32 + 256 + 4;
+        assert_eq!(before % session, 0);
+        assert_eq!(UTMP_BYTES, before + session + time + 16 + 20 + (if session == 8 { 4 } else { 0 }));
     }
 
     #[test]

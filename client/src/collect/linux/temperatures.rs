@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::section::{Temperature, Temperatures};
@@ -74,7 +73,7 @@ impl Collector for TemperaturesCollector {
         }
         sensors.sort_by(|a, b| a.sensor.cmp(&b.sensor));
         let (sensors, left_out) = List::first(sensors);
-        self.counters.left_out.fetch_add(left_out as u64, Ordering::Relaxed);
+        self.counters.leave_out("sensors", left_out);
         reading.sections.push(Temperatures { sensors }.into());
     }
 }

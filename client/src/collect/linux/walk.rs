@@ -28,6 +28,7 @@ pub(in super::super) fn source(roots: &Roots) -> Source {
         proc: roots.proc.clone(),
         before: HashMap::new(),
         walked_at: None,
+        walked_at_ticks: 0,
         ticks_per_second: rustix::param::clock_ticks_per_second().max(1) as f64,
         page_size: rustix::param::page_size() as u64,
     };
@@ -39,6 +40,8 @@ struct Walks {
     /// By pid: when it started, and the CPU ticks it had used.
     before: HashMap<u32, (u64, u64)>,
     walked_at: Option<Instant>,
+    /// When the walk before began, in ticks since the system started, as processes' starts are told.
+    walked_at_ticks: u64,
     ticks_per_second: f64,
     page_size: u64,
 }
@@ -59,6 +62,7 @@ impl Walks {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(&self.proc, flags, Mode::empty())?;
         let now = Instant::now();
+        let now_ticks = uptime_ticks(self.ticks_per_second);
         let elapsed = self.walked_at.map(|before| now.duration_since(before));
         let mut states = ProcessStates::default();
         let mut groups = Groups::default();
@@ -79,7 +83,9 @@ impl Walks {
             let ticks = match self.before.get(&pid) {
                 Some((started, ticks)) if *started == stat.started => stat.cpu_ticks.saturating_sub(*ticks),
                 // It came since the walk before, and used all it has used since then.
-                _ => stat.cpu_ticks,
+                _ if stat.started >= self.walked_at_ticks => stat.cpu_ticks,
+                // The walk before missed it: what it has used since then is not known.
+                _ => 0,
             };
             seen.insert(pid, (stat.started, stat.cpu_ticks));
             let share = Share {
@@ -94,8 +100,15 @@ impl Walks {
         }
         self.before = seen;
         self.walked_at = Some(now);
+        self.walked_at_ticks = now_ticks;
         Ok(Walk { states, top: elapsed.map(|elapsed| groups.top(elapsed)) })
     }
+}
+
+fn uptime_ticks(ticks_per_second: f64) -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // Rounded down, as the kernel does.
+    ((now.tv_sec as f64 + now.tv_nsec as f64 / 1e9) * ticks_per_second) as u64
 }
 
 fn read_stat(proc: &OwnedFd, pid: &CStr, text: &mut [u8]) -> Result<usize, Errno> {
@@ -154,7 +167,8 @@ fn count(states: &mut ProcessStates, state: u8) {
         b'S' => states.sleeping += 1,
         b'Z' => states.zombies += 1,
         b'T' | b't' => states.stopped += 1,
-        b'I' => states.idle += 1,
+        // Parked are the kernel's threads of a CPU that is offline: there is nothing for them to do either.
+        b'I' | b'P' => states.idle += 1,
         b'X' | b'x' => states.dead += 1,
         b'W' => states.paging += 1,
         _ => states.unknown += 1,
@@ -189,6 +203,29 @@ mod tests {
         for text in [&b""[..], b"1 (x", b"1 x) S", b"1 )x( S", b"1 (x) S 1 2", &LINE[..60]] {
             assert_eq!(parse(text), None);
         }
+    }
+
+    #[test]
+    fn a_process_that_one_walk_missed_is_not_charged_its_life_in_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut walk = source(&Roots { proc: dir.path().to_owned(), ..Roots::default() });
+        let write = |pid: u32, name: &str, state: &str, started: u64| {
+            let line = format!(
+                "{pid} ({name}) {state} 1 1 1 0 -1 0 1 2 0 0 250 50 7 8 20 0 3 0 {started} 10 1234 1 1"
+            );
+            std::fs::create_dir_all(dir.path().join(pid.to_string())).unwrap();
+            std::fs::write(dir.path().join(format!("{pid}/stat")), line).unwrap();
+        };
+        walk().unwrap();
+        write(7, "old", "S", 0);
+        write(8, "new", "S", uptime_ticks(rustix::param::clock_ticks_per_second() as f64));
+        write(9, "parked", "P", 0);
+        let second = walk().unwrap();
+        let groups = second.top.unwrap().groups;
+        let cpu = |name: &str| groups.iter().find(|group| &*group.name == name).unwrap().cpu.value();
+        assert_eq!(cpu("old"), 0.0);
+        assert!(cpu("new") > 0.0);
+        assert_eq!((second.states.idle, second.states.unknown, second.states.sleeping), (1, 0, 2));
     }
 
     #[test]
