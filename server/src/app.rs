@@ -194,7 +194,8 @@ fn influx_reader(
         ..InfluxOptions::new(&influx.url, &influx.org, &influx.bucket, token, cursor_file)
     };
     options.check()?;
-    let reader = journal.reader("influx", influx::starting_point(&options))?;
+    let share = config.journal.max_size.as_u64() / 2;
+    let reader = journal.lagging_reader("influx", influx::starting_point(&options), share)?;
     Ok(Some((options, reader)))
 }
 
