@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -31,6 +31,8 @@ use crate::state::State;
 use crate::store::{Store, StoreOptions};
 use crate::{api, clock};
 
+/// Time that history has to catch up with the journal before hosts are looked for.
+const CATCH_UP: Duration = Duration::from_secs(1);
 /// Pause before a writer to InfluxDB that broke down is started again.
 const INFLUX_RESTART: Duration = Duration::from_secs(5);
 /// Time each of the last steps has when the server goes down.
@@ -70,7 +72,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let journal = open_journal(&config, &data_dir, &metrics)?;
     let (state, _state_thread) = State::open(&data_dir.path().join("state.db"))?;
     // Registered before the store starts to read: what one reader has passed goes unless another is known to need it.
-    let influx = influx_reader(&config, &data_dir, &journal)?;
+    let share = config.journal.max_size.as_u64() / 2;
+    let influx = influx_reader(&config, &data_dir, &journal, share)?;
     let store = Store::open(
         StoreOptions {
             keep_raw: config.store.keep_raw,
@@ -82,6 +85,11 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     .context("history cannot be opened")?;
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
     let live = Arc::new(Live::new(clock::now_ms(), event_sender));
+    // What happened just before a kill is read again from the journal, which takes a moment.
+    let looked = Instant::now();
+    while store.lag_bytes() > 0 && looked.elapsed() < CATCH_UP {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     expect_hosts(&live, &state, &store);
 
     // The other parts end after the sessions, so that the last that came in still leaves.
@@ -92,7 +100,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         let tags_at = tags_at(&state);
         parts.start(
             "influx",
-            write_influx(options, reader, journal.clone(), tags_at, metrics.clone(), rest.clone()),
+            write_influx(options, reader, (journal.clone(), share), tags_at, metrics.clone(), rest.clone()),
         );
     }
     let own = Arc::new(Own {
@@ -199,8 +207,10 @@ fn expect_hosts(live: &Live, state: &State, store: &Store) {
         warn!(%error, "it is not known which hosts were away");
         Vec::new()
     });
-    let last: HashMap<HostId, (EventKind, &str)> =
-        last_events.iter().map(|event| (event.host, (event.kind, &*event.detail))).collect();
+    let last: HashMap<HostId, (EventKind, &str)> = last_events
+        .iter()
+        .filter_map(|event| Some((event.host, (EventKind::named(&event.kind)?, &*event.detail))))
+        .collect();
     for host in state.hosts() {
         live.expect(host.id, Duration::from_millis(host.interval_ms.into()), last.get(&host.id).copied());
     }
@@ -230,7 +240,7 @@ fn answers(shared: api::Shared) -> impl Fn(Request) -> Answer + Clone + Send + '
 async fn write_influx(
     options: InfluxOptions,
     mut reader: JournalReader,
-    journal: Journal,
+    (journal, share): (Journal, u64),
     tags_at: TagsAt,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
@@ -244,7 +254,7 @@ async fn write_influx(
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(INFLUX_RESTART) => {}
         }
-        reader = match register_influx(&journal, &options) {
+        reader = match register_influx(&journal, &options, share) {
             Ok(reader) => reader,
             Err(error) => {
                 error!(%error, "nothing is written to influxdb any more");
@@ -259,6 +269,7 @@ fn influx_reader(
     config: &Config,
     data_dir: &DataDir,
     journal: &Journal,
+    share: u64,
 ) -> anyhow::Result<Option<(InfluxOptions, JournalReader)>> {
     let influx = &config.influx;
     if influx.url.is_empty() {
@@ -272,13 +283,17 @@ fn influx_reader(
         ..InfluxOptions::new(&influx.url, &influx.org, &influx.bucket, token, cursor_file)
     };
     options.check()?;
-    let reader = register_influx(journal, &options)?;
+    let reader = register_influx(journal, &options, share)?;
     Ok(Some((options, reader)))
 }
 
 /// An InfluxDB that lags may hold back half of the journal; then it loses the oldest, and acknowledging goes on.
-fn register_influx(journal: &Journal, options: &InfluxOptions) -> Result<JournalReader, JournalError> {
-    journal.reader("influx", influx::starting_point(options))
+fn register_influx(
+    journal: &Journal,
+    options: &InfluxOptions,
+    share: u64,
+) -> Result<JournalReader, JournalError> {
+    journal.lagging_reader("influx", influx::starting_point(options), share)
 }
 
 /// What this machine is called: the `host` of the server's own points.

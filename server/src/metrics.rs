@@ -150,6 +150,9 @@ pub struct Metrics {
     pub influx_errors: Reasons,
     /// Lines that InfluxDB will never take, by reason.
     pub influx_dropped: Reasons,
+    /// Bytes of the journal that InfluxDB will never get, because it lagged more than its share or was not written to
+    /// for a while. How many lines they were is not known.
+    pub influx_given_up_bytes: Counter,
 }
 
 /// Why a write request to InfluxDB failed.
@@ -196,6 +199,7 @@ impl Metrics {
             influx_request: Histogram::default(),
             influx_errors: Reasons::new(INFLUX_ERRORS),
             influx_dropped: Reasons::new(INFLUX_DROPS),
+            influx_given_up_bytes: Counter::default(),
         }
     }
 }

@@ -21,8 +21,11 @@ pub async fn healthz() -> &'static str {
     )
 )]
 pub async fn readyz(State(shared): State<Shared>) -> Response {
-    match shared.journal.trouble() {
-        None => "ready\n".into_response(),
-        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("journal: {trouble}\n")).into_response(),
+    let journal = shared.journal.trouble().map(|trouble| format!("journal: {trouble}\n"));
+    let history = shared.store.trouble().map(|trouble| format!("history: {trouble}\n"));
+    if journal.is_none() && history.is_none() {
+        return "ready\n".into_response();
     }
+    let why = journal.into_iter().chain(history).collect::<String>();
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }

@@ -92,6 +92,12 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
     let lag_seconds = m.influx_lag_ms.get() as f64 / 1_000.0;
     text.gauge("vitals_influx_lag_seconds", "Age of the oldest sample that InfluxDB has not.", lag_seconds);
     text.counter("vitals_influx_lines_total", "Lines that InfluxDB took.", m.influx_lines.get());
+    let given_up = m.influx_given_up_bytes.get();
+    text.counter(
+        "vitals_influx_given_up_bytes_total",
+        "Bytes of the journal given up for InfluxDB.",
+        given_up,
+    );
     text.histogram("vitals_influx_request_seconds", "Time of a write that succeeded.", &m.influx_request);
     text.by_reason("vitals_influx_errors_total", "Writes that failed and are tried again.", &m.influx_errors);
     text.by_reason("vitals_influx_dropped_total", "Lines that InfluxDB will never take.", &m.influx_dropped);

@@ -92,7 +92,7 @@ impl InfluxOptions {
             batch_wait: Duration::from_secs(1),
             gzip: true,
             connect_timeout: Duration::from_secs(5),
-            timeout: Duration::from_secs(20),
+            timeout: Duration::from_secs(30),
             in_flight: 2,
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
@@ -175,7 +175,7 @@ pub enum InfluxError {
 }
 
 /// Where the writer goes on in the journal: its cursor, or the journal's beginning where there is none or it is
-/// damaged, which the log then says. To be given to `Journal::reader`.
+/// damaged, which the log then says. To be given to `Journal::lagging_reader`.
 pub fn starting_point(options: &InfluxOptions) -> Position {
     let file = options.cursor_file.display();
     match cursor::load(&options.cursor_file) {

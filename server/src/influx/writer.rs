@@ -5,7 +5,7 @@
 //! on from the cursor file writes again what was under way.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use super::delivery::{Change, Delivery, Dropped, Job, Limits, Next, Outcome};
 use super::http::WriteClient;
 use super::source::Source;
 use super::{InfluxError, InfluxOptions, TagsAt, cursor, setup};
+use crate::clock::now_ms;
 use crate::journal::{JournalError, JournalReader};
 use crate::metrics::Metrics;
 
@@ -418,9 +419,4 @@ async fn read_or_wait(reading: &mut Reading, wait_for_more: bool) -> Woken {
         }
         _ => std::future::pending().await,
     }
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -13,35 +13,35 @@ use vitals_wire::section::{Opaque, Section};
 use super::*;
 
 /// A record that can be told by its number, about `bytes` long.
-fn encoded(number: i64, bytes: usize) -> Encoded {
+pub(super) fn encoded(number: i64, bytes: usize) -> Encoded {
     Encoded::new(&record(number, bytes)).unwrap()
 }
 
-fn record(number: i64, bytes: usize) -> Record {
+pub(super) fn record(number: i64, bytes: usize) -> Record {
     let section = Section::Opaque(Opaque { kind: 9_999, bytes: vec![number as u8; bytes].into() });
     let sample = Sample { time_ms: number, sections: List::new(vec![section]).unwrap() };
     Record { host: HostId([7; 16]), received_ms: number, backlog: false, samples: vec![sample] }
 }
 
-fn options(dir: &Path) -> JournalOptions {
+pub(super) fn options(dir: &Path) -> JournalOptions {
     JournalOptions { group: Duration::from_millis(5), ..JournalOptions::new(dir.to_owned()) }
 }
 
-fn open(options: JournalOptions) -> (Journal, Arc<Metrics>) {
+pub(super) fn open(options: JournalOptions) -> (Journal, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     (Journal::open(options, metrics.clone()).unwrap(), metrics)
 }
 
-async fn commit(journal: &Journal, record: &Record) -> Result<(), JournalError> {
+pub(super) async fn commit(journal: &Journal, record: &Record) -> Result<(), JournalError> {
     journal.append(&Encoded::new(record)?)?.wait().await
 }
 
 /// Numbers of all records that the reader can get now.
-fn numbers(reader: &mut JournalReader) -> Vec<i64> {
+pub(super) fn numbers(reader: &mut JournalReader) -> Vec<i64> {
     std::iter::from_fn(|| reader.try_next().unwrap()).map(|entry| entry.record.received_ms).collect()
 }
 
-fn segment_files(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn segment_files(dir: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
@@ -211,7 +211,7 @@ async fn segments_go_when_the_slowest_reader_has_passed_them() {
     );
 }
 
-async fn wait_until(done: impl Fn() -> bool) {
+pub(super) async fn wait_until(done: impl Fn() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(10), "waited in vain");

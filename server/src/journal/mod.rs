@@ -13,9 +13,12 @@
 //! again. The thread survives every error of the disk and tries again with the next group.
 //!
 //! Segments are removed when every registered reader has said that it has [`passed`](JournalReader::passed) them. When
-//! that leaves the journal at its cap, appends are refused until a reader moves.
+//! that leaves the journal at its cap, appends are refused until a reader moves. A reader that is only given a share
+//! ([`Journal::lagging_reader`]) cannot bring that about: when it lags more than its share it loses the oldest segments,
+//! which is counted and logged.
 
 mod reader;
+mod registry;
 mod thread;
 
 use std::path::PathBuf;
@@ -30,6 +33,7 @@ use vitals_wire::record::Record;
 use vitals_wire::record::encode_record;
 
 use crate::metrics::Metrics;
+use registry::Registry;
 
 pub use reader::{Entry, JournalReader};
 
@@ -54,9 +58,9 @@ pub struct JournalOptions {
 }
 
 impl JournalOptions {
-    /// The defaults: segments of 32 MiB, a cap of 2 GiB, groups of 25 ms.
+    /// The defaults: segments of 16 MiB, a cap of 2 GiB, groups of 25 ms.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, segment_bytes: 32 << 20, cap_bytes: 2 << 30, group: Duration::from_millis(25) }
+        Self { dir, segment_bytes: 16 << 20, cap_bytes: 2 << 30, group: Duration::from_millis(25) }
     }
 }
 
@@ -97,6 +101,7 @@ struct Shared {
     view: View,
     metrics: Arc<Metrics>,
     cap_bytes: u64,
+    segment_bytes: u64,
     /// Bytes of all segments, as of the last commit or removal.
     disk_bytes: AtomicU64,
     queue: Mutex<Queue>,
@@ -104,8 +109,10 @@ struct Shared {
     work: Condvar,
     /// Why the last commit failed.
     failing: Mutex<Option<String>>,
-    /// How far each registered reader has passed.
-    passed: Mutex<Vec<(&'static str, Position)>>,
+    /// Who reads, and how far each has come.
+    registry: Mutex<Registry>,
+    /// What the thread said when it panicked.
+    panicked: Mutex<Option<String>>,
     /// Whether the thread has ended.
     ended: Mutex<bool>,
     /// Something was committed, or the thread has ended: for threads and for tasks.
@@ -186,11 +193,13 @@ impl Journal {
             view,
             metrics,
             cap_bytes,
+            segment_bytes,
             disk_bytes: AtomicU64::new(disk_bytes),
             queue: Mutex::default(),
             work: Condvar::new(),
             failing: Mutex::default(),
-            passed: Mutex::default(),
+            registry: Mutex::default(),
+            panicked: Mutex::default(),
             ended: Mutex::new(false),
             news: Condvar::new(),
             news_for_tasks: watch::Sender::new(false),
@@ -238,28 +247,73 @@ impl Journal {
     }
 
     /// Registers a reader by name from `from` on (a place that is gone, or that this journal never had, means the
-    /// oldest that is left). Segments go when every registered reader has passed them, and only when one calls `passed`:
-    /// so register all readers before the first of them does. A name stays registered when its reader is dropped;
-    /// registering it again sets its place.
+    /// oldest that is left). Segments go when every registered reader has passed them, and not before a reader of this
+    /// kind is registered: so register those of the other kind first. A name stays registered when its reader is
+    /// dropped; registering it again sets its place.
     ///
     /// # Errors
     /// None today.
     pub fn reader(&self, name: &'static str, from: Position) -> Result<JournalReader, JournalError> {
-        let reader = JournalReader::new(self.0.0.clone(), name, from);
-        let mut passed = self.0.0.passed();
-        passed.retain(|(other, _)| *other != name);
-        passed.push((name, reader.position()));
-        drop(passed);
+        let reader = JournalReader::new(self.0.0.clone(), name, from, None);
+        self.0.0.registry().register(name, reader.position(), None);
+        Ok(reader)
+    }
+
+    /// The same for a reader that may lag behind by `share_bytes` (at most half of the cap is used) and loses the
+    /// oldest segments beyond: counted in `influx_given_up_bytes` and logged. So is what lies between `from` and the
+    /// oldest that is left when the name is registered for the first time; the size of a segment that went before is
+    /// not known and is taken for that of a full one.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn lagging_reader(
+        &self,
+        name: &'static str,
+        from: Position,
+        share_bytes: u64,
+    ) -> Result<JournalReader, JournalError> {
+        let shared = &self.0.0;
+        let share = share_bytes.min(shared.cap_bytes / 2);
+        let reader = JournalReader::new(shared.clone(), name, from, Some(share));
+        let is_first = shared.registry().register(name, reader.position(), Some(share));
+        let missing = registry::missing_bytes(from, reader.position(), shared.segment_bytes);
+        if is_first && missing > 0 {
+            shared.metrics.influx_given_up_bytes.add(missing);
+            tracing::warn!(
+                reader = name,
+                bytes = missing,
+                %from,
+                first = %reader.position(),
+                "the journal does not reach back to where this reader was; what is missing is given up (bytes at most)"
+            );
+        }
         Ok(reader)
     }
 
     /// Why nothing can be committed now, if so: for people.
     pub fn trouble(&self) -> Option<String> {
         let shared = &self.0.0;
+        if *lock(&shared.ended) {
+            return Some(match &*lock(&shared.panicked) {
+                Some(said) => format!("ended: {said}"),
+                None => "ended".to_owned(),
+            });
+        }
         if shared.disk_bytes.load(Relaxed) >= shared.cap_bytes {
-            return Some("full: the store has not passed its oldest part".to_owned());
+            let reader = shared.slowest().map_or("nobody", |(name, _)| name);
+            return Some(format!("full: {reader} has not passed its oldest part"));
         }
         lock(&shared.failing).clone()
+    }
+
+    /// Resolves when the journal's thread has ended, for whatever reason: from then on nothing is committed. It keeps
+    /// no handle.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut news = self.0.0.news_for_tasks.subscribe();
+        async move {
+            // An error: everything that belongs to the journal is gone, the thread first.
+            let _ = news.wait_for(|ended| *ended).await;
+        }
     }
 
     /// The place after the last committed record.
@@ -269,10 +323,8 @@ impl Journal {
 
     /// Commits what waits, refuses what comes after, and ends the thread.
     pub async fn close(&self) {
-        let shared = &self.0.0;
-        shared.close();
-        // The sender lives as long as `shared`.
-        let _ = shared.news_for_tasks.subscribe().wait_for(|ended| *ended).await;
+        self.0.0.close();
+        self.ended().await;
     }
 }
 
@@ -304,17 +356,17 @@ impl Shared {
         lock(&self.queue)
     }
 
-    fn passed(&self) -> MutexGuard<'_, Vec<(&'static str, Position)>> {
-        lock(&self.passed)
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.registry)
     }
 
     fn set_failing(&self, why: Option<String>) {
         *lock(&self.failing) = why;
     }
 
-    /// The registered reader that is farthest behind.
+    /// The registered reader that holds the most, and from where on.
     fn slowest(&self) -> Option<(&'static str, Position)> {
-        self.passed().iter().copied().min_by_key(|(_, position)| *position)
+        self.registry().slowest(&self.view)
     }
 
     fn close(&self) {
@@ -346,6 +398,12 @@ impl Shared {
     }
 }
 
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let said = panic.downcast_ref::<&str>().copied();
+    said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic").to_owned()
+}
+
 fn disk_error(error: &vitals_wire::log::LogError) -> JournalError {
     JournalError::Disk(error.to_string())
 }
@@ -357,3 +415,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod journal_tests;
+#[cfg(test)]
+mod lag_tests;

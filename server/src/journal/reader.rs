@@ -29,26 +29,34 @@ pub struct Entry {
 pub struct JournalReader {
     shared: Arc<Shared>,
     name: &'static str,
+    /// Bytes that it may hold, if not all.
+    share: Option<u64>,
     reader: Reader,
     news: watch::Receiver<bool>,
     /// What of the log's damage has been counted.
     counted: Damage,
     unlogged: Damage,
     logged_at: Option<Instant>,
+    /// Bytes that were lost and are not logged yet.
+    unlogged_lost: u64,
+    lost_logged_at: Option<Instant>,
 }
 
 impl JournalReader {
-    pub(super) fn new(shared: Arc<Shared>, name: &'static str, from: Position) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, name: &'static str, from: Position, share: Option<u64>) -> Self {
         let reader = shared.view.reader(from);
         let news = shared.news_for_tasks.subscribe();
         Self {
             shared,
             name,
+            share,
             reader,
             news,
             counted: Damage::default(),
             unlogged: Damage::default(),
             logged_at: None,
+            unlogged_lost: 0,
+            lost_logged_at: None,
         }
     }
 
@@ -60,6 +68,16 @@ impl JournalReader {
     /// `Disk`: the same place is tried again by the next call. Wait a second or so before it: what a device cannot read
     /// eight times in a row is taken for damaged and skipped.
     pub fn try_next(&mut self) -> Result<Option<Entry>, JournalError> {
+        if self.share.is_none() {
+            return self.next();
+        }
+        self.step_over_lost();
+        let next = self.next();
+        self.shared.registry().read(self.name, self.reader.position());
+        next
+    }
+
+    fn next(&mut self) -> Result<Option<Entry>, JournalError> {
         loop {
             let next = match self.reader.next_entry() {
                 Ok(Some(entry)) => Ok(Some((entry.after, entry.bytes(), decode_record(entry.payload)))),
@@ -120,13 +138,9 @@ impl JournalReader {
 
     /// Everything before `position` is no longer needed by this reader, durably so: segments may go.
     pub fn passed(&self, position: Position) {
-        let mut passed = self.shared.passed();
-        let Some((_, known)) = passed.iter_mut().find(|(name, _)| *name == self.name) else { return };
-        if position <= *known {
+        if !self.shared.registry().pass(self.name, position) {
             return;
         }
-        *known = position;
-        drop(passed);
         self.shared.queue().tidy = true;
         self.shared.work.notify_one();
     }
@@ -139,6 +153,33 @@ impl JournalReader {
     /// Bytes between `position` and the journal's end.
     pub fn lag_bytes(&self, position: Position) -> u64 {
         self.shared.view.bytes_after(position)
+    }
+
+    /// Whether this reader alone holds more than half of what the journal may take, and could free at least a quarter
+    /// by passing what it has read: then it should. So it is told once for each quarter, not all the time.
+    pub fn is_crowded(&self) -> bool {
+        let passed = self.shared.registry().passed(self.name);
+        let held = self.lag_bytes(passed);
+        let freed = held.saturating_sub(self.lag_bytes(self.position()));
+        held > self.shared.cap_bytes / 2 && freed > self.shared.cap_bytes / 4
+    }
+
+    /// Goes on behind what was removed although it was not read.
+    fn step_over_lost(&mut self) {
+        let lost = self.shared.registry().take_lost(self.name);
+        if lost > 0 {
+            // Also where the file is still open: what was counted as lost is not read after all.
+            self.reader = self.shared.view.reader(self.reader.position());
+            self.counted = Damage::default();
+            self.unlogged_lost += lost;
+        }
+        let is_due = self.lost_logged_at.is_none_or(|at| at.elapsed() >= DAMAGE_LOG_INTERVAL);
+        if self.unlogged_lost > 0 && is_due {
+            let (reader, bytes, from) = (self.name, self.unlogged_lost, self.reader.position());
+            tracing::warn!(reader, bytes, %from, "a reader of the journal lagged too much and goes on behind a gap");
+            self.unlogged_lost = 0;
+            self.lost_logged_at = Some(Instant::now());
+        }
     }
 
     fn may_have_next(&self) -> bool {

@@ -1,19 +1,31 @@
 //! The thread that owns the journal's writer.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use vitals_wire::log::{LogError, Writer};
 
-use super::{JournalError, Queue, Shared, Waiting, disk_error};
+use super::{JournalError, Queue, Shared, Waiting, disk_error, lock, panic_text};
 
 /// Starts it. It ends when the journal is closed.
 pub(super) fn start(writer: Writer, shared: Arc<Shared>, group: Duration) -> io::Result<()> {
     let committer =
         Committer { writer, shared, window: group, group: Vec::new(), failing: None, stuck: None };
-    std::thread::Builder::new().name("journal".to_owned()).spawn(move || committer.run()).map(drop)
+    std::thread::Builder::new().name("journal".to_owned()).spawn(move || watched(committer)).map(drop)
+}
+
+/// Runs it and says so when it panics.
+fn watched(committer: Committer) {
+    let ending = Ending(committer.shared.clone());
+    // What it leaves behind is only told to be over.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| committer.run())) {
+        let error = panic_text(&*panic);
+        tracing::error!(error, "the journal's thread panicked; nothing is acknowledged any more");
+        *lock(&ending.0.panicked) = Some(error);
+    }
 }
 
 struct Committer {
@@ -50,14 +62,13 @@ impl Drop for Ending {
 
 impl Committer {
     fn run(mut self) {
-        let _ending = Ending(self.shared.clone());
         loop {
             let work = self.next_work();
             let nothing = self.group.is_empty();
             if !nothing {
                 self.commit();
             }
-            if work.tidy {
+            if work.tidy || self.shared.registry().is_over_share(&self.shared.view) {
                 self.remove_passed();
             }
             if work.closed && nothing {
@@ -137,6 +148,7 @@ impl Committer {
     /// Removes the segments that every reader has passed.
     fn remove_passed(&mut self) {
         let Some((_, position)) = self.shared.slowest() else { return };
+        let unread = self.shared.registry().unread(&self.shared.view);
         match self.writer.remove_before(position) {
             Ok(_) => self.stuck = None,
             Err(error) => {
@@ -147,6 +159,8 @@ impl Committer {
                 }
             }
         }
+        let lost = self.shared.registry().note_lost(unread, &self.shared.view);
+        self.shared.metrics.influx_given_up_bytes.add(lost);
         self.account();
     }
 

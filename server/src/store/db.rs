@@ -64,6 +64,9 @@ CREATE TABLE cursor (
 ) STRICT;
 ";
 
+/// For the newest event of each host. Made where it is missing: files of this layout were made without it.
+const EVENTS_OF_HOST: &str = "CREATE INDEX IF NOT EXISTS events_of_host ON events (host, time_ms, place)";
+
 /// The hour that a time lies in; `None` outside what a key can hold.
 pub(super) fn hour_of(time_ms: i64) -> Option<i64> {
     Some(time_ms.div_euclid(HOUR_MS)).filter(|hour| HOURS.contains(hour))
@@ -147,6 +150,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         transaction.pragma_update(None, "user_version", VERSION).map_err(explain)?;
         transaction.commit().map_err(explain)?;
     }
+    connection.execute_batch(EVENTS_OF_HOST).map_err(explain)?;
     Ok(connection)
 }
 
@@ -386,17 +390,41 @@ pub(super) fn events(
             "SELECT time_ms, place, host, name, kind, detail FROM events \
              WHERE time_ms >= ?1 AND time_ms < ?2 ORDER BY time_ms, place LIMIT ?3",
         )?
-        .query_map(params![times.start, times.end, limit.min(i64::MAX as usize) as i64], |row| {
-            Ok(StoredEvent {
-                time_ms: row.get(0)?,
-                place: row.get(1)?,
-                host: HostId(row.get(2)?),
-                name: row.get(3)?,
-                kind: row.get(4)?,
-                detail: row.get(5)?,
-            })
-        })?
+        .query_map(params![times.start, times.end, limit.min(i64::MAX as usize) as i64], event)?
         .collect()
+}
+
+/// The newest event of each host, ascending by host. Goes from host to host in the index, so it takes as long as there
+/// are hosts, however many events.
+pub(super) fn last_events(connection: &Connection) -> rusqlite::Result<Vec<StoredEvent>> {
+    connection
+        .prepare_cached(
+            "WITH RECURSIVE known (host) AS (
+                 SELECT min(host) FROM events
+                 UNION ALL
+                 SELECT (SELECT min(host) FROM events WHERE host > known.host) FROM known
+                 WHERE known.host IS NOT NULL
+             )
+             SELECT events.time_ms, events.place, events.host, name, kind, detail FROM known CROSS JOIN events
+             ON (events.time_ms, events.place) = (
+                 SELECT time_ms, place FROM events AS of_host WHERE of_host.host = known.host
+                 ORDER BY time_ms DESC, place DESC LIMIT 1
+             )
+             WHERE known.host IS NOT NULL",
+        )?
+        .query_map([], event)?
+        .collect()
+}
+
+fn event(row: &rusqlite::Row<'_>) -> rusqlite::Result<StoredEvent> {
+    Ok(StoredEvent {
+        time_ms: row.get(0)?,
+        place: row.get(1)?,
+        host: HostId(row.get(2)?),
+        name: row.get(3)?,
+        kind: row.get(4)?,
+        detail: row.get(5)?,
+    })
 }
 
 /// What the file holds, in bytes and blobs.

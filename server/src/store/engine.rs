@@ -388,10 +388,14 @@ impl Engine {
 
     /// Copies the write-ahead log into the file, as far as readers let it.
     pub(super) fn checkpoint(&self) {
-        let done = self.connection.pragma_query(None, "wal_checkpoint(TRUNCATE)", |_| Ok(()));
-        if let Err(error) = done {
-            warn!(%error, "the log of history could not be copied into its file and stays beside it");
-        }
+        let busy =
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        let why = match busy {
+            Ok(false) => return,
+            Ok(true) => "a reader is in the way".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        warn!(error = why, "the log of history could not be copied into its file and stays beside it");
     }
 
     /// Logs the start.

@@ -22,8 +22,15 @@ fn filled() -> Rig {
     }
     rig.pass(2 * 3_600_000);
     rig.merge_all();
-    rig.engine().checkpoint();
+    checkpoint(&mut rig);
     rig
+}
+
+/// All of the log is in the file after it.
+fn checkpoint(rig: &mut Rig) {
+    rig.engine().checkpoint();
+    let log = format!("{}-wal", rig.options.path.display());
+    assert_eq!(std::fs::metadata(log).unwrap().len(), 0);
 }
 
 fn open_error(rig: &mut Rig) -> StoreError {
@@ -38,7 +45,7 @@ fn open_error(rig: &mut Rig) -> StoreError {
 fn a_file_of_a_newer_version_is_refused_by_its_number() {
     let mut rig = filled();
     rig.engine().connection.pragma_update(None, "user_version", db::VERSION + 1).unwrap();
-    rig.engine().checkpoint();
+    checkpoint(&mut rig);
     let error = open_error(&mut rig);
     assert!(matches!(error, StoreError::Newer { found, .. } if found == db::VERSION + 1), "{error}");
 }
@@ -312,4 +319,43 @@ fn a_reader_beside_the_writer_sees_every_sample_once_at_any_moment() {
         let looks: u64 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
         assert!(looks > 20, "{looks}");
     });
+}
+
+#[test]
+fn the_newest_event_of_each_host_is_known_from_file_and_memory_and_found_quickly() {
+    let mut rig = Rig::new();
+    let at = |time_ms, events: Vec<Event>| Sample {
+        time_ms,
+        sections: List::new(vec![Events { events: List::new(events).unwrap() }.into()]).unwrap(),
+    };
+    let (up, down) = (EventKind::Up, EventKind::Down);
+    assert_eq!(rig.engine().shared.last_events().unwrap(), []);
+    let first = at(BASE_MS, vec![event(host(7), up), event(host(8), up), event(host(9), up)]);
+    rig.send(HostId::SERVER, vec![first, at(BASE_MS + 10, vec![event(host(8), up), event(host(8), down)])]);
+    // Older, and told later.
+    rig.send(HostId::SERVER, vec![at(BASE_MS - 10, vec![event(host(9), down)])]);
+    rig.commit(Seal::Due);
+    rig.send(HostId::SERVER, vec![at(BASE_MS + 20, vec![event(host(7), down)])]);
+    for _ in 0..2 {
+        let events = rig.engine().shared.last_events().unwrap();
+        let found: Vec<_> =
+            events.iter().map(|e| (e.host, e.time_ms - BASE_MS, e.place, e.kind.as_str())).collect();
+        assert_eq!(found, [(host(7), 20, 0, "down"), (host(8), 10, 1, "down"), (host(9), 0, 2, "up")]);
+        assert!(events.iter().all(|event| event.name == "web-1" && event.detail == "because"));
+        rig.commit(Seal::Due);
+    }
+
+    let connection = &rig.engine().connection;
+    connection
+        .execute_batch(
+            "WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 199999)
+             INSERT INTO events SELECT n, 0, CAST(printf('%016d', n % 2000) AS BLOB), 'x', 'up', '' FROM n",
+        )
+        .unwrap();
+    let begun = std::time::Instant::now();
+    let events = rig.engine().shared.last_events().unwrap();
+    // Quadratic, or a sort of them all for each host, takes minutes.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(events.len(), 2003);
+    assert!(events.iter().filter(|event| event.name == "x").all(|event| event.time_ms >= 198_000));
 }

@@ -219,6 +219,21 @@ impl Shared {
         Ok(events)
     }
 
+    pub(super) fn last_events(&self) -> Result<Vec<StoredEvent>, StoreError> {
+        let waiting = read(&self.memory).events.clone();
+        let mut events = self.pool.read(|connection| Ok(db::last_events(connection)?))?;
+        // Behind those of the file, in the order in which they came.
+        events.extend(waiting);
+        let mut newest: BTreeMap<HostId, StoredEvent> = BTreeMap::new();
+        for event in events {
+            let known = newest.entry(event.host).or_insert_with(|| event.clone());
+            if (event.time_ms, event.place) > (known.time_ms, known.place) {
+                *known = event;
+            }
+        }
+        Ok(newest.into_values().collect())
+    }
+
     /// Gives `take` the host's samples hour by hour, ascending, each once.
     fn each_hour(
         &self,

@@ -1,20 +1,23 @@
 //! The store's thread and the handle to it.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tracing::{error, info};
 use vitals_wire::ids::HostId;
 
 use super::engine::{Engine, Now, Seal};
 use super::{FieldInfo, Series, Shared, StoreCounters, StoreError, StoreOptions, StoredEvent};
+use crate::clock::now_ms;
 use crate::field::FieldSelector;
-use crate::journal::{Journal, JournalReader};
+use crate::journal::{Journal, JournalReader, panic_text};
 use crate::metrics::Metrics;
 
 /// Requests that wait for the thread; more callers than these wait in turn.
@@ -39,13 +42,39 @@ struct Inner {
     shared: Arc<Shared>,
     options: StoreOptions,
     lag_bytes: Arc<AtomicU64>,
+    condition: Arc<Condition>,
     requests: SyncSender<Request>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How the thread is.
+#[derive(Debug)]
+struct Condition {
+    /// Why history cannot be read or written now, or what the thread's panic said.
+    trouble: Mutex<Option<String>>,
+    ended: watch::Sender<bool>,
+}
+
+impl Condition {
+    fn set_trouble(&self, why: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+}
+
+/// However the thread ends, those who wait for that are told.
+struct Ending(Arc<Condition>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ended.send_replace(true);
+    }
 }
 
 enum Request {
     Flush(SyncSender<Result<(), StoreError>>),
     Close(SyncSender<Result<(), StoreError>>),
+    #[cfg(test)]
+    Panic,
 }
 
 impl Store {
@@ -59,8 +88,10 @@ impl Store {
         let (requests, receiver) = sync_channel(REQUESTS);
         let shared = engine.shared.clone();
         let lag_bytes = Arc::new(AtomicU64::new(reader.lag_bytes(engine.position())));
+        let condition = Arc::new(Condition { trouble: Mutex::default(), ended: watch::Sender::new(false) });
         let worker = Worker {
             engine,
+            condition: condition.clone(),
             reader,
             requests: receiver,
             metrics,
@@ -71,13 +102,14 @@ impl Store {
             failing_since: None,
             last_logged: None,
             last_read_logged: None,
+            cannot_read: false,
         };
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
-            .spawn(|| worker.run())
+            .spawn(|| worker.watched())
             .map_err(|error| StoreError::Failed(format!("its thread does not start: {error}")))?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self { inner: Arc::new(Inner { shared, options, lag_bytes, requests, thread }) })
+        Ok(Self { inner: Arc::new(Inner { shared, options, lag_bytes, condition, requests, thread }) })
     }
 
     /// The series of a host that a selector means, with their points from `from_ms` on and before `to_ms`. A host that is
@@ -113,6 +145,32 @@ impl Store {
         self.inner.shared.events(from_ms..to_ms, limit)
     }
 
+    /// The newest event of each host that has any, ascending by host. What the journal holds and the store has not taken
+    /// in is not among them: ask when `lag_bytes` is 0.
+    pub fn last_events(&self) -> Result<Vec<StoredEvent>, StoreError> {
+        self.inner.shared.last_events()
+    }
+
+    /// Why history cannot be written now, if so: for people.
+    pub fn trouble(&self) -> Option<String> {
+        let condition = &self.inner.condition;
+        let trouble = condition.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if *condition.ended.borrow() {
+            return Some(trouble.map_or_else(|| "ended".to_owned(), |why| format!("ended: {why}")));
+        }
+        trouble
+    }
+
+    /// Resolves when the store's thread has ended, for whatever reason: from then on nothing is stored. It keeps no
+    /// handle.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut ended = self.inner.condition.ended.subscribe();
+        async move {
+            // An error: all handles are gone, and the thread.
+            let _ = ended.wait_for(|ended| *ended).await;
+        }
+    }
+
     /// The time before which raw samples are not kept: older ones should not be taken.
     pub fn oldest_kept_ms(&self, now_ms: i64) -> i64 {
         self.inner.options.oldest_kept_ms(now_ms)
@@ -142,10 +200,9 @@ impl Store {
     pub fn close(&self) -> Result<(), StoreError> {
         let closed = self.ask(Request::Close);
         let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            error!("the thread of the store panicked");
+        if let Some(thread) = thread {
+            // It has logged its own panic.
+            let _ = thread.join();
         }
         closed
     }
@@ -161,12 +218,12 @@ impl Store {
 }
 
 fn now(started: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Now { steady_ms: started.elapsed().as_millis() as i64, wall_ms: wall.as_millis() as i64 }
+    Now { steady_ms: started.elapsed().as_millis() as i64, wall_ms: now_ms() }
 }
 
 struct Worker {
     engine: Engine,
+    condition: Arc<Condition>,
     reader: JournalReader,
     requests: Receiver<Request>,
     metrics: Arc<Metrics>,
@@ -177,6 +234,8 @@ struct Worker {
     failing_since: Option<Instant>,
     last_logged: Option<Instant>,
     last_read_logged: Option<Instant>,
+    /// Reading the journal failed last time.
+    cannot_read: bool,
 }
 
 /// Whether to log something again that was logged last at this time.
@@ -189,17 +248,31 @@ fn is_due(logged: &mut Option<Instant>) -> bool {
 }
 
 impl Worker {
+    /// Runs it and says so when it panics.
+    fn watched(self) {
+        let ending = Ending(self.condition.clone());
+        // What it leaves behind is only read: the file is whole after any end, and so is memory between two calls.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run())) {
+            let error = panic_text(&*panic);
+            error!(error, "the store's thread panicked; nothing is stored any more and the journal fills up");
+            ending.0.set_trouble(Some(error));
+        }
+    }
+
     fn run(mut self) {
         loop {
             if self.answer_requests(Duration::ZERO).is_break() {
                 return;
             }
-            let since = self.last_commit.elapsed();
+            let is_time = self.last_commit.elapsed() >= self.commit_every;
             // A commit that failed is not tried again before its time, however urgent.
-            let is_urgent = self.failing_since.is_none() && self.engine.is_urgent();
-            if is_urgent || since >= self.commit_every {
-                // Failures are logged and tried again.
-                let _ = self.commit(Seal::Due);
+            if is_time || self.failing_since.is_none() {
+                // Where the journal is small, what is in memory only would fill it long before its turn.
+                let is_crowded = self.reader.is_crowded();
+                if is_crowded || is_time || self.engine.is_urgent() {
+                    // Failures are logged and tried again.
+                    let _ = self.commit(if is_crowded { Seal::All } else { Seal::Due });
+                }
             }
             let pause = self.commit_every.saturating_sub(self.last_commit.elapsed()).min(LOOK);
             if self.engine.is_full() {
@@ -228,7 +301,11 @@ impl Worker {
     /// Takes in at most `count` records; false when there are no more now.
     fn take_in(&mut self, count: usize) -> Result<bool, ()> {
         for _ in 0..count {
-            match self.reader.try_next() {
+            let next = self.reader.try_next();
+            if next.is_ok() && std::mem::take(&mut self.cannot_read) && self.failing_since.is_none() {
+                self.condition.set_trouble(None);
+            }
+            match next {
                 Ok(Some(entry)) => self.engine.ingest(&entry.record, entry.after),
                 Ok(None) => {
                     self.note_lag();
@@ -238,6 +315,8 @@ impl Worker {
                     if is_due(&mut self.last_read_logged) {
                         error!(%error, "history cannot read the journal; it is tried again");
                     }
+                    self.cannot_read = true;
+                    self.condition.set_trouble(Some(format!("the journal cannot be read: {error}")));
                     return Err(());
                 }
             }
@@ -269,12 +348,16 @@ impl Worker {
         if let Some(since) = self.failing_since.take() {
             info!(seconds = since.elapsed().as_secs(), "history can be written again");
             self.last_logged = None;
+            if !self.cannot_read {
+                self.condition.set_trouble(None);
+            }
         }
         Ok(())
     }
 
     fn failed(&mut self, error: &StoreError) {
         self.failing_since.get_or_insert_with(Instant::now);
+        self.condition.set_trouble(Some(error.to_string()));
         if is_due(&mut self.last_logged) {
             error!(%error, "history cannot be written; it waits in memory and in the journal, and is tried again");
         }
@@ -299,6 +382,8 @@ impl Worker {
                     let _ = answer.send(flushed);
                     return ControlFlow::Break(());
                 }
+                #[cfg(test)]
+                Request::Panic => panic!("asked to"),
             }
             request = match self.requests.try_recv() {
                 Ok(request) => request,

@@ -16,6 +16,11 @@ struct Rig {
     store: Option<Store>,
 }
 
+/// The bytes of the write-ahead log beside the file.
+fn wal_bytes(rig: &Rig) -> u64 {
+    std::fs::metadata(rig.dir.path().join("history.db-wal")).map_or(0, |file| file.len())
+}
+
 impl Rig {
     fn new() -> Self {
         let base_ms = now(Instant::now()).wall_ms / 5_000 * 5_000 - 3 * 3_600_000;
@@ -32,17 +37,19 @@ impl Rig {
     }
 
     fn open(&mut self) {
+        self.open_with(2 << 30, Duration::from_millis(50));
+    }
+
+    fn open_with(&mut self, cap_bytes: u64, commit_every: Duration) {
         let journal_dir = self.dir.path().join("journal");
         let options = JournalOptions {
             segment_bytes: 64 << 10,
+            cap_bytes,
             group: Duration::from_millis(2),
             ..JournalOptions::new(journal_dir)
         };
         let journal = Journal::open(options, self.metrics.clone()).unwrap();
-        let options = StoreOptions {
-            commit_every: Duration::from_millis(50),
-            ..StoreOptions::new(self.dir.path().join("history.db"))
-        };
+        let options = StoreOptions { commit_every, ..StoreOptions::new(self.dir.path().join("history.db")) };
         self.store = Some(Store::open(options, &journal, self.metrics.clone()).unwrap());
         self.journal = Some(journal);
     }
@@ -126,7 +133,12 @@ fn what_is_sealed_leaves_the_journal_and_is_read_from_the_file() {
 fn a_closed_store_has_sealed_all_and_can_still_be_read() {
     let mut rig = Rig::new();
     rig.send(1, 0, 50);
+    rig.store().flush().unwrap();
+    assert!(wal_bytes(&rig) > 0);
+    // A connection that stays open, so that SQLite does not empty the log by itself when the writer's is closed.
+    assert_eq!(rig.count(1), 50);
     rig.store().close().unwrap();
+    assert_eq!(wal_bytes(&rig), 0, "the file holds all by itself");
     assert_eq!(rig.count(1), 50);
     assert!(matches!(rig.store().flush(), Err(StoreError::Closed)));
     assert!(matches!(rig.store().close(), Err(StoreError::Closed)));
@@ -168,4 +180,95 @@ fn readers_more_than_there_are_connections_wait_their_turn() {
             scope.spawn(|| (0..20).for_each(|_| assert_eq!(rig.count(1), 100)));
         }
     });
+}
+
+#[test]
+fn a_small_journal_is_emptied_by_sealing_early_and_not_all_the_time() {
+    const CAP: u64 = 16 << 20;
+    let mut rig = Rig::new();
+    rig.kill();
+    rig.open_with(CAP, Duration::from_secs(5));
+    let started = Instant::now();
+    let (mut sent, mut refused) = (0i64, 0);
+    // Three times the cap, from a host whose turn to be sealed comes after minutes.
+    while sent < 3 * (CAP >> 16) as i64 {
+        let mut sample = sample(host(1), rig.base_ms + sent * 5_000);
+        let bulk = vitals_wire::section::Opaque { kind: 9_999, bytes: vec![7; 1 << 16].into() };
+        let mut sections: Vec<_> = sample.sections.iter().cloned().collect();
+        sections.push(vitals_wire::section::Section::Opaque(bulk));
+        sample.sections = vitals_wire::bounded::List::first(sections).0;
+        let record =
+            Record { host: host(1), received_ms: rig.base_ms, backlog: false, samples: vec![sample] };
+        let record = Encoded::new(&record).unwrap();
+        match rig.journal.as_ref().unwrap().append(&record) {
+            Ok(commit) => {
+                rig.runtime.block_on(commit.wait()).unwrap();
+                sent += 1;
+            }
+            Err(error) => {
+                refused += 1;
+                assert!(started.elapsed() < Duration::from_secs(60), "{error} after {sent}");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        // As fast as the store reads: this is not about a store that is slow.
+        while rig.store().lag_bytes() > 1 << 20 {
+            assert!(started.elapsed() < Duration::from_secs(60), "the store does not read");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    assert_eq!(refused, 0, "a healthy store leaves room");
+    rig.wait_for(1, sent as usize);
+    let file = rusqlite::Connection::open(rig.dir.path().join("history.db")).unwrap();
+    let pieces: i64 = file.query_row("SELECT count(*) FROM pieces", [], |row| row.get(0)).unwrap();
+    assert!((4..=12).contains(&pieces), "{pieces} pieces of hours and seals");
+    rig.kill();
+    rig.open();
+    rig.wait_for(1, sent as usize);
+}
+
+#[test]
+fn the_end_of_the_thread_is_told_to_those_who_wait_for_it() {
+    let rig = Rig::new();
+    let ended = rig.store().ended();
+    assert_eq!(rig.store().trouble(), None);
+    rig.store().close().unwrap();
+    rig.runtime.block_on(ended);
+    assert_eq!(rig.store().trouble().unwrap(), "ended");
+}
+
+#[test]
+fn a_panic_of_the_thread_is_told() {
+    let rig = Rig::new();
+    let early = rig
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_millis(50), rig.store().ended()).await });
+    assert!(early.is_err());
+    rig.store().inner.requests.send(Request::Panic).unwrap();
+    let ended = rig
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(10), rig.store().ended()).await });
+    ended.unwrap();
+    assert_eq!(rig.store().trouble().unwrap(), "ended: asked to");
+    assert!(matches!(rig.store().flush(), Err(StoreError::Closed)));
+    assert_eq!(rig.count(1), 0, "what is there can still be read");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_a_trouble_until_it_can() {
+    let rig = Rig::new();
+    let other = rusqlite::Connection::open(rig.dir.path().join("history.db")).unwrap();
+    other.execute_batch("ALTER TABLE cursor RENAME TO gone").unwrap();
+    let wait_for = |has_trouble: bool| {
+        let start = Instant::now();
+        while rig.store().trouble().is_some() != has_trouble {
+            assert!(start.elapsed() < Duration::from_secs(20), "{:?}", rig.store().trouble());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    rig.send(1, 0, 1);
+    wait_for(true);
+    assert!(rig.store().trouble().unwrap().contains("cursor"), "{:?}", rig.store().trouble());
+    other.execute_batch("ALTER TABLE gone RENAME TO cursor").unwrap();
+    wait_for(false);
 }
