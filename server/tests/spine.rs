@@ -14,6 +14,7 @@ use serde_json::Value;
 use support::client::Client;
 use support::peer::now_ms;
 use support::server::{Server, wait_for};
+use vitals_wire::message::{Bye, ByeReason};
 
 /// The points of one measurement in a latest reading.
 fn points<'a>(latest: &'a Value, measurement: &str) -> Vec<&'a Value> {
@@ -276,4 +277,30 @@ fn a_server_says_plainly_why_it_cannot_start() {
         assert!(stderr.contains(words), "{args:?}: {stderr}");
     }
     assert_eq!(run(&["run", "--no-such-flag"]).0, Some(2));
+}
+
+#[test]
+fn a_restart_of_the_server_keeps_who_was_away_and_tells_nobody_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("server");
+    let mut server = Server::start(&data, &[]);
+    let (mut away, _) = support::peer::Peer::welcome(server.clients, support::peer::hello(1, "away"));
+    away.send(1, support::peer::sample(now_ms(), 1));
+    away.say(Bye { reason: ByeReason::Suspend });
+    let (mut there, _) = support::peer::Peer::welcome(server.clients, support::peer::hello(2, "there"));
+    there.send(1, support::peer::sample(now_ms(), 1));
+    let state = |server: &Server, name: &str| server.json(&format!("/api/v1/hosts/{name}"))["state"].clone();
+    wait_for("the good-bye", Duration::from_secs(5), || (state(&server, "away") == "asleep").then_some(()));
+    // Its event is committed within a moment; a kill just then may lose it.
+    std::thread::sleep(Duration::from_millis(300));
+    server.kill();
+
+    let server = Server::start(&data, &[]);
+    assert_eq!(state(&server, "away"), "asleep");
+    assert_eq!(state(&server, "there"), "unknown");
+    let (_there, _) = support::peer::Peer::welcome(server.clients, support::peer::hello(2, "there"));
+    wait_for("the other to be back", Duration::from_secs(5), || {
+        (state(&server, "there") == "up").then_some(())
+    });
+    assert!(server.log_line("host up").is_none(), "it was there all the time");
 }
