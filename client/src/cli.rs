@@ -28,7 +28,7 @@ const WRONG_USE: u8 = 2;
     after_help = "Examples:
   vitals-client sample                        show what would be sent, and send nothing
   vitals-client run                           sample each 5 s, send to 127.0.0.1:7400
-  vitals-client run --server 10.0.0.5 --insecure --label env=prod
+  vitals-client run --server vitals.example.org --insecure --label env=prod
   vitals-client check-config                  show what is configured, and where
   vitals-client simulate --hosts 50           play 50 hosts
 

@@ -131,7 +131,7 @@ fn a_variable_that_cannot_be_taken_is_named() {
 
 #[test]
 fn a_server_beyond_this_machine_needs_a_word_of_consent() {
-    for server in ["10.0.0.1", "vitals.example.org:7400", "[2001:db8::1]:7400"] {
+    for server in ["192.0.2.1", "vitals.example.org:7400", "[2001:db8::1]:7400"] {
         let (config, _) = load(&format!("server = '{server}'"), &[], Flags::default());
         let error = config.unwrap_err().to_string();
         assert!(error.contains("insecure = true") && error.contains("client.toml"), "{error}");
