@@ -6,7 +6,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,14 @@ struct Scene {
 
 impl Scene {
     fn new(args: &[&str]) -> Self {
+        Self::beside(args, &[])
+    }
+
+    /// The same with this environment.
+    fn beside(args: &[&str], env: &[(&str, &str)]) -> Self {
         let dir = tempfile::Builder::new().prefix("vitals").tempdir().unwrap();
-        let server = Server::start(&dir.path().join("data"), args);
+        let loopback = "127.0.0.1:0".parse().unwrap();
+        let server = Server::start_at(&dir.path().join("data"), loopback, loopback, args, env);
         let (bystander, _) = Peer::welcome(server.clients, hello(0xbb, "bystander"));
         Self { server, bystander, sent: 0, _dir: dir }
     }
@@ -336,4 +342,51 @@ fn whoever_goes_on_talking_before_a_hello_is_refused() {
     attacker.say(vitals_wire::message::Samples { batch: 1, backlog: false, samples: List::empty() });
     assert_eq!(attacker.refusal().code, Refusal::Unexpected);
     scene.still_works();
+}
+
+/// A server that writes to the InfluxDB at `address` goes on taking samples, and counts why that one took nothing.
+fn goes_on_beside_an_influxdb(address: std::net::SocketAddr, reason: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("server.toml");
+    std::fs::write(&config, "[influx]\ntimeout = \"1s\"\n").unwrap();
+    let url = format!("http://{address}");
+    let env = [("VITALS_INFLUX_URL", &*url), ("VITALS_INFLUX_TOKEN", "any")];
+    let mut scene = Scene::beside(&["--config", config.to_str().unwrap()], &env);
+    scene.still_works();
+    let name = format!("vitals_influx_errors_total{{reason=\"{reason}\"}}");
+    wait_for(&name, Duration::from_secs(20), || (scene.server.metric(&name) >= 1.0).then_some(()));
+    scene.still_works();
+    assert_eq!(scene.server.metric("vitals_influx_lines_total"), 0.0);
+    assert!(scene.server.metric("vitals_influx_lag_bytes") > 0.0, "what it did not take still waits for it");
+    assert_eq!(scene.server.get("/readyz").0, 200);
+}
+
+#[test]
+fn an_influxdb_that_is_dead() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    goes_on_beside_an_influxdb(port, "unreachable");
+}
+
+#[test]
+fn an_influxdb_that_hangs() {
+    // Connections come about in the listener's queue, and nobody ever answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    goes_on_beside_an_influxdb(listener.local_addr().unwrap(), "timeout");
+}
+
+#[test]
+fn an_influxdb_that_lies() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
+            let mut request = [0; 1 << 16];
+            while matches!(stream.read(&mut request), Ok(n) if n > 0) {}
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+            );
+        }
+    });
+    goes_on_beside_an_influxdb(address, "unexpected");
 }
