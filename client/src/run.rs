@@ -132,6 +132,8 @@ fn hello(config: &Config, identity: &Identity) -> anyhow::Result<Hello> {
         interval_ms: config.interval.millis(),
         // No live readings in between are offered.
         shortest_interval_ms: config.interval.millis(),
+        // Set when it is said.
+        clock_ms: 0,
     })
 }
 

@@ -239,6 +239,30 @@ fn server_health() -> impl Strategy<Value = ServerHealth> {
     })
 }
 
+fn client_health() -> impl Strategy<Value = ClientHealth> {
+    let dropped = (text(), count()).prop_map(|(reason, count)| ReasonCount { reason, count });
+    let signed = vec(option::of(any::<i64>()), 2);
+    (vec(count(), 10), vec(option::of(count()), 2), signed, list(dropped)).prop_map(
+        |(counts, times, signed, dropped)| ClientHealth {
+            uptime: counts[0],
+            connected: times[0],
+            connections: counts[1],
+            samples_taken: counts[2],
+            samples_acked: counts[3],
+            waiting_memory: counts[4],
+            waiting_disk: counts[5],
+            oldest_waiting_ms: times[1],
+            spool_bytes: counts[6],
+            skew_ms: signed[0],
+            clock_steps: counts[7],
+            last_step_ms: signed[1],
+            memory: counts[8],
+            cpu_ms: counts[9],
+            dropped,
+        },
+    )
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let kind = proptest::sample::select(vec![EventKind::Up, EventKind::Down, EventKind::Bye]);
     (any::<[u8; 16]>(), text(), kind, text()).prop_map(|(host, name, kind, detail)| Event {
@@ -251,7 +275,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// A section of a kind that this version does not know.
 fn unknown() -> impl Strategy<Value = Section> {
-    let kind = prop_oneof![11..100u32, 102..1000u32, Just(u32::MAX), Just(0)];
+    let kind = prop_oneof![12..100u32, 102..1000u32, Just(u32::MAX), Just(0)];
     (kind, vec(any::<u8>(), 0..20))
         .prop_map(|(kind, bytes)| Section::Opaque(Opaque { kind, bytes: bytes.into() }))
 }
@@ -268,6 +292,7 @@ fn section_with(float: impl Strategy<Value = f64> + Clone + 'static) -> impl Str
         processes().prop_map(Section::Processes),
         list(temperature()).prop_map(|sensors| Section::Temperatures(Temperatures { sensors })),
         list(process_group()).prop_map(|groups| Section::TopProcesses(TopProcesses { groups })),
+        client_health().prop_map(|health| Section::ClientHealth(Box::new(health))),
         server_health().prop_map(Section::ServerHealth),
         list(event()).prop_map(|events| Section::Events(Events { events })),
         unknown(),
@@ -340,6 +365,7 @@ fn hello() -> impl Strategy<Value = Hello> {
             facts,
             interval_ms: intervals[0],
             shortest_interval_ms: intervals[1],
+            clock_ms: 0,
         },
     )
 }

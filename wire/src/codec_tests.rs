@@ -145,7 +145,7 @@ fn hello_named(name: &[u8]) -> Vec<u8> {
     body.extend([7; 64]);
     body.push(0);
     body.extend(bincode::encode_to_vec(name, config::standard()).unwrap());
-    body.extend([0; 10]);
+    body.extend([0; 11]);
     body
 }
 

@@ -10,8 +10,8 @@
 use crate::centi::Centi;
 use crate::sample::Sample;
 use crate::section::{
-    Cpu, CpuUsage, DiskIo, Events, FileSystems, Memory, Network, Processes, Section, ServerHealth, Swap,
-    System, Temperatures, TopProcesses,
+    ClientHealth, Cpu, CpuUsage, DiskIo, Events, FileSystems, Memory, Network, Processes, Section,
+    ServerHealth, Swap, System, Temperatures, TopProcesses,
 };
 
 /// A figure or text of a field.
@@ -84,6 +84,7 @@ pub fn map_sample(sample: &Sample, points: &mut impl Points) {
             Section::Processes(processes) => mapper.processes(processes),
             Section::Temperatures(temperatures) => mapper.temp(temperatures),
             Section::TopProcesses(top) => mapper.vitals_process(top),
+            Section::ClientHealth(health) => mapper.vitals_client(health),
             Section::ServerHealth(health) => mapper.vitals_server(health),
             Section::Events(events) => mapper.vitals_event(events),
             Section::Opaque(_) => {}
@@ -348,6 +349,28 @@ impl<'a, P: Points> Mapper<'a, P> {
             self.centi("cpu_usage", group.cpu);
             self.integer("memory_rss", group.memory);
             self.point("vitals_process", &[Tag { key: "process_name", value: &group.name }]);
+        }
+    }
+
+    fn vitals_client(&mut self, health: &ClientHealth) {
+        self.integer("clock_steps", health.clock_steps);
+        self.integer("connected", health.connected);
+        self.integer("connections", health.connections);
+        self.integer("cpu_ms", health.cpu_ms);
+        self.integer("last_step_ms", health.last_step_ms);
+        self.integer("memory_rss", health.memory);
+        self.integer("oldest_waiting_ms", health.oldest_waiting_ms);
+        self.integer("samples_acked", health.samples_acked);
+        self.integer("samples_taken", health.samples_taken);
+        self.integer("skew_ms", health.skew_ms);
+        self.integer("spool_bytes", health.spool_bytes);
+        self.integer("uptime", health.uptime);
+        self.integer("waiting_disk", health.waiting_disk);
+        self.integer("waiting_memory", health.waiting_memory);
+        self.point("vitals_client", &[]);
+        for dropped in &health.dropped {
+            self.integer("dropped", dropped.count);
+            self.point("vitals_client", &[Tag { key: "reason", value: &dropped.reason }]);
         }
     }
 

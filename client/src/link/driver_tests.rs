@@ -58,6 +58,7 @@ fn client_by(servers: usize, connect: impl Connect + 'static) -> Client {
         facts: Facts::default(),
         interval_ms: 1000,
         shortest_interval_ms: 1000,
+        clock_ms: 0,
     };
     let settings = Settings { servers, interval: Duration::from_secs(1), caps: Caps::CLIENT, seed: 1 };
     let (samples, from_sampler) = mpsc::channel(100);

@@ -24,6 +24,7 @@ fn hello() -> Hello {
         facts: Facts::default(),
         interval_ms: 5000,
         shortest_interval_ms: 5000,
+        clock_ms: 0,
     }
 }
 

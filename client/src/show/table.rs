@@ -28,7 +28,9 @@ pub fn table(sample: &Sample) -> String {
             Section::Processes(processes) => processes_block(processes),
             Section::Temperatures(temperatures) => temperatures_block(temperatures),
             Section::TopProcesses(top) => top_block(top),
-            Section::ServerHealth(_) | Section::Events(_) | Section::Opaque(_) => continue,
+            Section::ClientHealth(_) | Section::ServerHealth(_) | Section::Events(_) | Section::Opaque(_) => {
+                continue;
+            }
         };
         if !out.is_empty() && !block.is_empty() {
             out.push('\n');

@@ -269,6 +269,8 @@ impl Fleet {
             facts: host.facts(),
             interval_ms,
             shortest_interval_ms: interval_ms,
+            // Set when it is said.
+            clock_ms: 0,
         };
         let seed = self.seed ^ crate::queue::content_hash(&host.id.0);
         let settings = Settings { seed, caps, ..self.settings.clone() };

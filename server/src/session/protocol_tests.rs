@@ -20,6 +20,7 @@ fn hello() -> Hello {
         facts: Facts::default(),
         interval_ms: 5_000,
         shortest_interval_ms: 1_000,
+        clock_ms: 0,
     }
 }
 

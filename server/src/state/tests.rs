@@ -17,6 +17,7 @@ fn hello(id: u8, name: &str, labels: &[(&str, &str)]) -> Hello {
         facts: Facts::default(),
         interval_ms: 5000,
         shortest_interval_ms: 1000,
+        clock_ms: 0,
     }
 }
 

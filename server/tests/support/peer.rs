@@ -107,6 +107,7 @@ pub fn hello(id: u8, name: &str) -> Hello {
         facts: Facts::default(),
         interval_ms: 5_000,
         shortest_interval_ms: 1_000,
+        clock_ms: 0,
     }
 }
 

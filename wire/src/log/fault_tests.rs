@@ -65,6 +65,13 @@ impl Fs for FaultFs {
         self.0.syncs.fetch_add(1, Relaxed);
         RealFs.sync_dir(dir)
     }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        RealFs.read(path)
+    }
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        check(&self.0.create, ENOSPC)?;
+        RealFs.replace(path, bytes)
+    }
 }
 
 impl AppendFile for FaultFile<dyn AppendFile> {

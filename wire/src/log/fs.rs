@@ -4,10 +4,10 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// A directory of segments.
-pub(super) trait Fs: fmt::Debug + Send + Sync {
+/// Files of a log and what is kept beside them.
+pub trait Fs: fmt::Debug + Send + Sync {
     /// Makes the directory and those above it, where they are missing.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names and lengths of the files in it.
@@ -22,10 +22,15 @@ pub(super) trait Fs: fmt::Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Waits until the names of a directory's files are on disk.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The whole of a small file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Puts a small file in the place of the one of that name, if there is one: whatever dies on the way, one of the two
+    /// is there, whole. It is on disk when this returns.
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// A file that grows at its end.
-pub(super) trait AppendFile: fmt::Debug + Send {
+pub trait AppendFile: fmt::Debug + Send {
     /// Appends all of `bytes`. When it fails any part of them may have been written.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Cuts it to `len` bytes; the next append begins there.
@@ -35,14 +40,14 @@ pub(super) trait AppendFile: fmt::Debug + Send {
 }
 
 /// A file that is read.
-pub(super) trait ReadFile: fmt::Debug + Send + Sync {
+pub trait ReadFile: fmt::Debug + Send + Sync {
     /// Reads some bytes at `offset`; none at the end of the file.
     fn read_at(&mut self, offset: u64, into: &mut [u8]) -> io::Result<usize>;
 }
 
 /// The operating system's.
 #[derive(Debug)]
-pub(super) struct RealFs;
+pub struct RealFs;
 
 impl Fs for RealFs {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
@@ -86,6 +91,24 @@ impl Fs for RealFs {
         fs::remove_file(path)
     }
 
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let new = new_name(path);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        drop(file);
+        fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
+    }
+
     #[cfg(unix)]
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
@@ -96,6 +119,13 @@ impl Fs for RealFs {
         // Directories cannot be synced there; the file system's own journal keeps names and files together.
         Ok(())
     }
+}
+
+/// What a small file is called until it takes another's place.
+fn new_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 impl AppendFile for File {

@@ -39,6 +39,7 @@ use crate::limits::MAX_FRAME_BYTES;
 
 pub use catalog::{SegmentInfo, View};
 pub use format::RECORD_HEADER_BYTES;
+pub use fs::{AppendFile, Fs, ReadFile, RealFs};
 pub use reader::{Entry, Reader};
 pub use writer::{LogOptions, Opened, Removed, Writer};
 

@@ -75,7 +75,11 @@ impl Writer {
         Self::open_on(Arc::new(RealFs), options)
     }
 
-    pub(super) fn open_on(fs: Arc<dyn Fs>, options: LogOptions) -> Result<(Self, Opened), LogError> {
+    /// The same on another file system.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(fs: Arc<dyn Fs>, options: LogOptions) -> Result<(Self, Opened), LogError> {
         let LogOptions { dir, segment_bytes } = options;
         let open_error = |source| LogError::Open { path: dir.clone(), source };
         fs.create_dir(&dir).map_err(open_error)?;

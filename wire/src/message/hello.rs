@@ -32,6 +32,8 @@ pub struct Hello {
     pub interval_ms: u32,
     /// The shortest time between two live readings, in ms, that the client lets itself be asked for.
     pub shortest_interval_ms: u32,
+    /// The host's clock in ms since 1970, from which the server learns its skew.
+    pub clock_ms: i64,
 }
 
 /// A label, such as `env` = `prod`.
@@ -84,10 +86,11 @@ pub(crate) mod tests {
                     facts: Facts::default(),
                     interval_ms: 5_000,
                     shortest_interval_ms: 1_000,
+                    clock_ms: 0,
                 },
                 "01 01 00 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 02 02 02 02 02 02 02 02 02 02 02 02 02 \
                  02 02 02 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 03 \
-                 03 03 03 00 01 78 00 00 00 00 00 00 00 00 fb 88 13 fb e8 03",
+                 03 03 03 00 01 78 00 00 00 00 00 00 00 00 fb 88 13 fb e8 03 00",
             ),
             golden(
                 "hello_full",
@@ -114,6 +117,7 @@ pub(crate) mod tests {
                     },
                     interval_ms: u32::MAX,
                     shortest_interval_ms: 250,
+                    clock_ms: -1,
                 },
                 "01 fb ff ff 05 30 2e 31 2e 30 fb fb fb fb fb fb fb fb fb fb fb fb fb fb fb fb ff ff ff ff ff ff \
                  ff ff ff ff ff ff ff ff ff ff fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe fe \
@@ -121,7 +125,7 @@ pub(crate) mod tests {
                  8d ae e5 ba 93 22 3d 78 02 03 65 6e 76 04 70 72 6f 64 04 72 61 63 6b 06 53 c3 bc 64 20 33 01 1e \
                  44 65 62 69 61 6e 20 47 4e 55 2f 4c 69 6e 75 78 20 31 32 20 28 62 6f 6f 6b 77 6f 72 6d 29 01 05 \
                  36 2e 31 2e 30 01 06 78 38 36 5f 36 34 01 00 01 fc ff ff ff ff 01 fd ff ff ff ff ff ff ff ff 01 \
-                 01 fc ff ff ff ff fa",
+                 01 fc ff ff ff ff fa 01",
             ),
         ]
     }

@@ -3,6 +3,7 @@
 //! What a host does not have, or could not read this time, is a section or an `Option` that is not there, never zero.
 //! A released struct is frozen: a new kind of reading is a new kind with the next number.
 
+mod client;
 mod cpu;
 mod disk_io;
 mod events;
@@ -20,6 +21,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::ser::SerializeTuple;
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use client::ClientHealth;
 pub use cpu::{Core, Cpu, CpuUsage};
 pub use disk_io::{Disk, DiskIo, DiskTimes};
 pub use events::{Event, EventKind, Events};
@@ -105,6 +107,8 @@ sections! {
     9 Temperatures(Temperatures),
     /// What uses most CPU and memory, by command name.
     10 TopProcesses(TopProcesses),
+    /// The client's own health.
+    11 ClientHealth(Box<ClientHealth>),
     /// The server's own health.
     100 ServerHealth(ServerHealth),
     /// What happened to hosts, as the server saw it.
@@ -182,6 +186,7 @@ pub(crate) fn vectors() -> Vec<crate::golden::Golden<Section>> {
         processes::tests::vectors(),
         temperatures::tests::vectors(),
         top_processes::tests::vectors(),
+        client::tests::vectors(),
         server::tests::vectors(),
         events::tests::vectors(),
     ];
