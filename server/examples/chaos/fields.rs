@@ -320,3 +320,56 @@ fn unescaped(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(names: &Names, fields: &[Field]) -> Vec<String> {
+        fields
+            .iter()
+            .map(|field| format!("{} {}={}", field.ns, names.name(field.series), field.figure))
+            .collect()
+    }
+
+    #[test]
+    fn annotated_csv_is_read_with_types_tags_and_quotes() {
+        let csv = "#datatype,string,long,dateTime:RFC3339,double,string,string,string\r\n\
+            ,result,table,_time,_value,_field,_measurement,cpu\r\n\
+            ,_result,0,2026-01-01T00:00:00.5Z,1.5,usage,cpu,cpu0\r\n\
+            ,_result,0,2026-01-01T00:00:01Z,-0,usage,cpu,cpu0\r\n\
+            ,_result,1,2026-01-01T00:00:01Z,2,usage,cpu,\"a,\"\"b\"\r\n\r\n\
+            #datatype,string,long,dateTime:RFC3339,long,string,string\r\n\
+            ,result,table,_time,_value,_field,_measurement\r\n\
+            ,_result,2,2026-01-01T00:00:00Z,7,total,mem\r\n";
+        let (mut names, mut fields) = (Names::default(), Vec::new());
+        of_flux(&mut names, csv, &mut fields).unwrap();
+        assert_eq!(
+            shown(&names, &fields),
+            [
+                "1767225600500000000 cpu,cpu=cpu0 usage=1.5",
+                "1767225601000000000 cpu,cpu=cpu0 usage=-0.0",
+                "1767225601000000000 cpu,cpu=a,\"b usage=2.0",
+                "1767225600000000000 mem total=7i",
+            ]
+        );
+        let failed = "#datatype,string,string\r\n,error,reference\r\n,boom,1\r\n";
+        assert!(of_flux(&mut Names::default(), failed, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn line_protocol_and_a_sample_give_the_same_fields() {
+        use vitals_client::simulate::host::Host;
+        use vitals_client::simulate::script::Given;
+        let sample = Host::numbered(1, 0, "sim-", 1_000).sample(1_790_000_000_000, &Given::default());
+        let mut text = Vec::new();
+        let tags = vitals_wire::line::HostTags::new("a host", []);
+        vitals_wire::line::write_sample(&mut text, &tags, &sample);
+        let text = format!("{}cpu,host=x usa\n", String::from_utf8(text).unwrap());
+        let (mut names, mut sent, mut wanted) = (Names::default(), Vec::new(), Vec::new());
+        of_lines(&mut names, &text, &mut sent).unwrap();
+        of_sample(&mut names, &sample, &mut wanted);
+        assert!(wanted.len() > 50);
+        assert_eq!(shown(&names, &sent), shown(&names, &wanted));
+    }
+}

@@ -296,3 +296,7 @@ pub fn judge_real(
     verdict.lost_without_spool += without_spool;
     same_in_both(&whose, store, influx, names, verdict);
 }
+
+#[cfg(test)]
+#[path = "oracle_tests.rs"]
+mod tests;

@@ -210,3 +210,23 @@ fn fills(rng: &mut Rng, length: Duration) -> Vec<Timed<Disk>> {
     steps.sort_by_key(|step| step.at);
     steps
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_one_plan_and_three_minutes_have_twenty_kills() {
+        for seed in 0..200 {
+            let plan = Plan::new(seed, Duration::from_secs(180), 3);
+            assert!(plan.kills() >= 20, "seed {seed}: {}", plan.kills());
+            let again = Plan::new(seed, Duration::from_secs(180), 3);
+            assert_eq!(format!("{plan:?}"), format!("{again:?}"));
+            assert_eq!(plan.blows.len(), 6);
+            for steps in plan.blows.iter().map(|(_, steps)| steps) {
+                assert!(steps.windows(2).all(|two| two[0].at + two[0].lasts < two[1].at));
+            }
+            assert!(plan.fills.len() >= 4 && plan.weather.len() > 20);
+        }
+    }
+}

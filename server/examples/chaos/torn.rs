@@ -76,3 +76,45 @@ fn spoil(path: &Path, rng: &mut Rng) -> io::Result<()> {
         _ => File::options().append(true).open(path)?.write_all(&bytes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use vitals_client::simulate::host::Host;
+    use vitals_client::simulate::script::Given;
+    use vitals_server::journal::{Encoded, Journal, JournalOptions};
+    use vitals_server::metrics::Metrics;
+    use vitals_wire::record::Record;
+
+    fn open(dir: &Path) -> Journal {
+        Journal::open(JournalOptions::new(dir.to_owned()), Arc::new(Metrics::new())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_torn_log_still_has_all_that_was_committed() {
+        let mut rng = Rng::with_seed(1);
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("a/b");
+        fs::create_dir_all(&log).unwrap();
+        fs::write(dir.path().join("a/server.log"), "not a segment").unwrap();
+        let host = Host::numbered(1, 0, "sim-", 1_000);
+        for round in 0..30 {
+            let journal = open(&log);
+            let samples = vec![host.sample(round, &Given::default())];
+            let record = Record { host: host.id, received_ms: round, backlog: false, samples };
+            journal.append(&Encoded::new(&record).unwrap()).unwrap().wait().await.unwrap();
+            journal.close().await;
+            assert_eq!(tear(dir.path(), &mut rng).unwrap(), 1);
+            let journal = open(&log);
+            let mut reader = journal.reader("test", vitals_wire::log::Position::default()).unwrap();
+            let mut found = Vec::new();
+            while let Some(entry) = reader.try_next().unwrap() {
+                found.push(entry.record.received_ms);
+            }
+            assert_eq!(found, (0..=round).collect::<Vec<_>>());
+            journal.close().await;
+        }
+        assert_eq!(fs::read(dir.path().join("a/server.log")).unwrap(), b"not a segment");
+    }
+}
