@@ -22,7 +22,7 @@ mod table;
 mod torn;
 mod town;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,25 +88,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = runtime.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            result = whole(flags) => result,
-            _ = term.recv() => bail!("ended by SIGTERM"),
-            _ = int.recv() => bail!("ended by SIGINT"),
-        }
-    });
-    // Ends what still runs.
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    match result {
+    match whole(Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -116,19 +98,28 @@ fn main() -> ExitCode {
 }
 
 /// The whole run in a directory of its own, which stays if it fails.
-async fn whole(flags: Flags) -> anyhow::Result<()> {
+fn whole(flags: Flags) -> anyhow::Result<()> {
     let keep = flags.keep;
-    let dir = tempfile::Builder::new().prefix("vitals-chaos-").tempdir()?.keep();
-    let result = chaos(flags, dir.clone()).await;
-    if result.is_ok() && !keep {
-        std::fs::remove_dir_all(&dir)?;
-    } else {
-        eprintln!("logs, record and data are kept in {}", dir.display());
+    let dir = tempfile::Builder::new().prefix("vitals-chaos-").tempdir()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        anyhow::Ok(tokio::select! {
+            result = chaos(flags, dir.path()) => Some(result),
+            _ = term.recv() => None,
+            _ = int.recv() => None,
+        })
+    })?;
+    // Ends what still runs, before its directory goes.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let Some(result) = ended else { bail!("ended by a signal") };
+    if result.is_err() || keep {
+        eprintln!("logs, record and data are kept in {}", dir.keep().display());
     }
     result
 }
 
-async fn chaos(flags: Flags, dir: PathBuf) -> anyhow::Result<()> {
+async fn chaos(flags: Flags, dir: &Path) -> anyhow::Result<()> {
     let length = Duration::from_secs_f64(flags.minutes * 60.0);
     let plan = Plan::new(flags.seed, length, flags.clients);
     let has_spool = match &*flags.spool {
@@ -145,7 +136,7 @@ async fn chaos(flags: Flags, dir: PathBuf) -> anyhow::Result<()> {
         has_spool,
     };
     let mut influxd = Influxd::start().await;
-    let town = Town::build(wish, dir, &influxd).await?;
+    let town = Town::build(wish, dir.to_owned(), &influxd).await?;
     if !town.disks[0].is_mounted() {
         eprintln!("full disks are left out: no small file system can be mounted here; root can");
     }

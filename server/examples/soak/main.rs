@@ -63,24 +63,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = runtime.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            result = whole(flags) => result,
-            _ = term.recv() => bail!("ended by SIGTERM"),
-            _ = int.recv() => bail!("ended by SIGINT"),
-        }
-    });
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    match result {
+    match whole(Flags::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -90,14 +73,23 @@ fn main() -> ExitCode {
 }
 
 /// The whole run in a directory of its own, which stays if it fails.
-async fn whole(flags: Flags) -> anyhow::Result<()> {
+fn whole(flags: Flags) -> anyhow::Result<()> {
     let keep = flags.keep;
-    let dir = tempfile::Builder::new().prefix("vitals-soak-").tempdir()?.keep();
-    let result = soak(flags, &dir).await;
-    if result.is_ok() && !keep {
-        std::fs::remove_dir_all(&dir)?;
-    } else {
-        eprintln!("logs, data and all figures are kept in {}", dir.display());
+    let dir = tempfile::Builder::new().prefix("vitals-soak-").tempdir()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        anyhow::Ok(tokio::select! {
+            result = soak(flags, dir.path()) => Some(result),
+            _ = term.recv() => None,
+            _ = int.recv() => None,
+        })
+    })?;
+    // Ends what still runs, before its directory goes.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    let Some(result) = ended else { bail!("ended by a signal") };
+    if result.is_err() || keep {
+        eprintln!("logs, data and all figures are kept in {}", dir.keep().display());
     }
     result
 }
