@@ -4,7 +4,7 @@
 #
 # Usage: scripts/soak.sh --minutes M [--hosts N] [--seed S] [--no-influx] [--profile NAME] [--no-build] [--keep]
 #
-#   --minutes M     for how long; a third of it at first does not count. 60 or more say something of a leak
+#   --minutes M     for how long; the first third does not count. Less than 15 only shows how the store's memory fills
 #   --hosts N       simulated hosts, each with a sample a second; 200 unless told otherwise
 #   --seed S        of their figures; 1 unless told otherwise
 #   --no-influx     without an InfluxDB

@@ -31,8 +31,9 @@ const PROGRESS: u64 = 30;
 const START: Duration = Duration::from_secs(60);
 /// How long an end may take.
 const STOP: Duration = Duration::from_secs(40);
-/// The store seals what it holds in memory after 5 minutes: what is shorter than four times that only shows the filling.
-const TELLING: Duration = Duration::from_secs(20 * 60);
+/// The store seals what it holds in memory after 5 minutes: below three times that the first third is not all of the
+/// filling.
+const TELLING: Duration = Duration::from_secs(15 * 60);
 /// The store merges an hour within an hour: two merges of everything are in the first third from this length on.
 const MERGED: Duration = Duration::from_secs(6 * 3600);
 
@@ -225,7 +226,7 @@ fn judge(figures: &Figures, length: Duration) -> anyhow::Result<()> {
     );
     if length < TELLING {
         println!(
-            "this run is shorter than 20 minutes: the store's memory is still filling, which looks like growth"
+            "this run is shorter than 15 minutes: the store's memory is still filling, which looks like growth"
         );
     } else if length < MERGED {
         println!(
