@@ -36,6 +36,8 @@ fn filled_a_little() -> Rig {
     }
     rig.pass(5_000_000);
     rig.merge_all();
+    // Hundreds of small changes follow, which need not be durable.
+    rig.connection().pragma_update(None, "synchronous", "OFF").unwrap();
     rig
 }
 
@@ -198,16 +200,17 @@ fn a_flipped_byte_loses_the_samples_that_are_counted_and_no_other() {
             let mut damaged = whole.clone();
             damaged[place] ^= random.u8(1..);
             rig.connection().execute(sql, rusqlite::params![damaged, key]).unwrap();
-            rig.reopen();
             let shared = rig.engine().shared.clone();
+            let before = shared.counters.damaged_samples.get();
             let times = shared.samples(host(1), 0..i64::MAX).unwrap();
             let rows = shared.rows(host(1), 0..i64::MAX, usize::MAX).unwrap();
             assert_eq!(rows.iter().map(|row| row.time_ms).collect::<Vec<_>>(), times, "byte {place}");
             let sent: Vec<_> = times.iter().map(|time| sample(host(1), *time)).collect();
             assert!(rig.lines(host(1), 0..i64::MAX) == written(&sent, 0..i64::MAX), "byte {place}");
             assert_eq!(times, left, "byte {place}");
-            assert_eq!(shared.counters.damaged_blobs.get(), 1, "byte {place}");
-            assert_eq!(shared.counters.damaged_samples.get(), samples.len() as u64, "byte {place}");
+            let counted = shared.counters.damaged_samples.get() - before;
+            assert_eq!(counted, samples.len() as u64, "byte {place}");
+            shared.damaged.lock().unwrap().clear();
             if place % 8 > 0 {
                 rig.connection().execute(sql, rusqlite::params![whole, key]).unwrap();
                 continue;
