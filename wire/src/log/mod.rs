@@ -27,6 +27,8 @@
 mod catalog;
 mod format;
 mod fs;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 mod reader;
 mod scan;
 mod writer;
