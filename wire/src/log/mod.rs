@@ -155,6 +155,8 @@ impl LogError {
 }
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
 mod log_tests;

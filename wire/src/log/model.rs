@@ -329,7 +329,7 @@ impl Inode {
         self.same = self.same.min(len);
         self.lost.retain_mut(|lost| {
             lost.end = lost.end.min(len);
-            !lost.is_empty()
+            lost.start < lost.end
         });
     }
 
