@@ -7,6 +7,7 @@
 //! - [`collect`]: reads this host; [`sampler`] makes samples of it on a steady interval, with times from [`clock`].
 //! - [`queue`]: samples that are not settled yet.
 //! - [`link`]: brings them to a server; [`facts`] are told with each connection.
+//! - [`reporter`] tells the log what happens on the link.
 //! - [`run`] puts these together; [`tee`] writes what is sent, [`show`] prints one sample.
 //! - [`simulate`]: the same link for hosts that are not there.
 //!
@@ -21,6 +22,7 @@ pub mod identity;
 pub mod link;
 pub mod logging;
 pub mod queue;
+pub mod reporter;
 pub mod run;
 pub mod sampler;
 pub mod show;
