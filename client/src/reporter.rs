@@ -1,12 +1,14 @@
 //! What a link tells, for the log: repeated trouble once a minute, totals at the end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use vitals_wire::sample::Sample;
 
 use crate::collect::Counters;
+use crate::health::{self, Health};
 use crate::link::driver::Observer;
 use crate::link::event::{Closed, Event};
 use crate::tee::Tee;
@@ -16,13 +18,12 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// Kinds of trouble with connections that are told apart; a server can make up any number of them.
 const MAX_TROUBLES: usize = 32;
 
-/// Logs what happens, counts, and hands what is sent to the tee.
+/// Logs what happens, counts it, keeps the client's health, and hands what is sent to the tee.
 pub struct Reporter {
-    started: Instant,
+    health: Arc<Health>,
     servers: Vec<String>,
     tee: Option<Tee>,
-    taken: u64,
-    settled: u64,
+    has_settled: bool,
     /// By reason.
     dropped: BTreeMap<String, Drops>,
     /// By server and reason, since the last connection.
@@ -38,16 +39,8 @@ struct Drops {
 
 impl Reporter {
     /// A reporter for links to these servers; what is sent goes to `tee`, too.
-    pub fn new(started: Instant, servers: Vec<String>, tee: Option<Tee>) -> Self {
-        Self {
-            started,
-            servers,
-            tee,
-            taken: 0,
-            settled: 0,
-            dropped: BTreeMap::new(),
-            troubles: BTreeMap::new(),
-        }
+    pub fn new(health: Arc<Health>, servers: Vec<String>, tee: Option<Tee>) -> Self {
+        Self { health, servers, tee, has_settled: false, dropped: BTreeMap::new(), troubles: BTreeMap::new() }
     }
 
     fn server(&self, index: usize) -> &str {
@@ -56,6 +49,7 @@ impl Reporter {
 
     fn closed(&mut self, server: usize, why: &Closed, retry_in: Option<Duration>) {
         let reason = why.to_string();
+        self.health.closed(self.server(server), &reason);
         let retry_ms = retry_in.map(|time| time.as_millis() as u64);
         // A server that is away for long says nothing new.
         if self.troubles.len() >= MAX_TROUBLES {
@@ -80,9 +74,10 @@ impl Reporter {
         }
         let dropped: u64 = self.dropped.values().map(|drops| drops.total).sum();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let is = self.health.snapshot();
         tracing::info!(
-            taken = self.taken,
-            settled = self.settled,
+            taken = is.taken,
+            settled = is.acked,
             dropped,
             lost,
             missed_ticks = read(&counters.missed_ticks),
@@ -98,16 +93,17 @@ impl Reporter {
 impl Observer for Reporter {
     fn event(&mut self, event: Event) {
         match event {
-            Event::Taken { .. } => self.taken += 1,
+            Event::Taken { .. } => self.health.taken(),
             Event::Settled { age, .. } => {
-                self.settled += 1;
-                if self.settled == 1 {
-                    let after_ms = self.started.elapsed().as_millis() as u64;
+                self.health.settled();
+                if !std::mem::replace(&mut self.has_settled, true) {
+                    let after_ms = self.health.started().elapsed().as_millis() as u64;
                     tracing::info!(after_ms, ack_ms = age.as_millis() as u64, "first sample settled");
                 }
             }
             Event::Dropped { time_ms, loss, .. } => {
                 let reason = loss.to_string();
+                self.health.dropped(&reason, 1);
                 let drops = self.dropped.entry(reason.clone()).or_default();
                 drops.total += 1;
                 if let Some(count) = drops.calm.lets_pass(Instant::now()) {
@@ -115,14 +111,24 @@ impl Observer for Reporter {
                 }
             }
             Event::Opened { server, name, version, server_time_ms } => {
-                let skew_ms = server_time_ms - clock_ms();
+                let skew_ms = server_time_ms.saturating_sub(health::wall_ms());
                 tracing::info!(server = self.server(server), name, version, skew_ms, "connected");
                 self.troubles.clear();
                 if let Some(tee) = &mut self.tee {
                     tee.set_name(&name);
                 }
+                let server = self.server(server).to_owned();
+                let since = Instant::now();
+                self.health.connected(health::Connection { server, server_version: version, name, since });
             }
             Event::Closed { server, why, retry_in } => self.closed(server, &why, retry_in),
+            Event::Waiting(waiting) => self.health.waiting(health::Waiting {
+                memory: waiting.memory as u64,
+                disk: waiting.disk,
+                oldest_ms: waiting.oldest_ms,
+                spool_bytes: waiting.spool_bytes,
+            }),
+            Event::ServerClock { server_time_ms } => self.health.server_clock(server_time_ms),
             Event::Ignored { what } => tracing::debug!(what, "the server asked for what is not offered"),
         }
     }
@@ -153,10 +159,6 @@ impl Calm {
     }
 }
 
-fn clock_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,7 +177,8 @@ mod tests {
 
     #[test]
     fn each_reason_is_told_by_itself_and_the_end_tells_all_counters() {
-        let mut reporter = Reporter::new(Instant::now(), vec!["a".into(), "b".into()], None);
+        let health = Arc::new(Health::new());
+        let mut reporter = Reporter::new(health.clone(), vec!["a".into(), "b".into()], None);
         let text = logged(|| {
             for loss in
                 [Loss::QueueFull, Loss::QueueFull, Loss::Refused(DropReason::QueueFull), Loss::TooLarge]
@@ -206,6 +209,8 @@ mod tests {
             "dropped=4 lost=3 missed_ticks=11 hung_reads=12 hanging_now=13 skipped_reads=14 left_out=15";
         assert!(text.contains(words), "{text}");
         assert_eq!(text.matches("samples were dropped").count(), 2, "{text}");
+        assert_eq!(health.snapshot().dropped, [("queue_full".to_owned(), 3), ("too_large".to_owned(), 1)]);
+        assert_eq!(health.snapshot().last_error.unwrap().server, "b");
     }
 
     #[test]

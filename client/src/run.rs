@@ -1,19 +1,22 @@
 //! `vitals-client run`: samples this host and brings the samples to a server until told to stop.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::HostId;
 use vitals_wire::message::{Hello, Label, PROTOCOL_VERSION};
 
-use crate::clock::SampleClock;
+use crate::clock::{SampleClock, Steps};
 use crate::config::Config;
+use crate::control::{self, Answer, Control, Request};
 use crate::facts;
+use crate::goodbye::Machine;
+use crate::health::Health;
 use crate::identity::{Identity, Starts};
 use crate::link::driver::{Channel, Link};
 use crate::link::protocol::{Protocol, Settings};
@@ -21,6 +24,8 @@ use crate::link::tcp::Tcp;
 use crate::queue::Caps;
 use crate::reporter::Reporter;
 use crate::sampler::{Sampler, run_sampler};
+use crate::status::{About, Status};
+use crate::stop::Stop;
 use crate::tee::Tee;
 
 /// Samples between the sampler and the link, which takes them at once.
@@ -28,9 +33,9 @@ const SAMPLE_CHANNEL: usize = 4;
 /// At the end, for the last number to be written.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
-/// Runs until SIGTERM or SIGINT; a second one ends the process at once.
+/// Runs until SIGTERM or SIGINT; see [`crate::stop`].
 pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let health = Arc::new(Health::new());
     let identity = Identity::open(&config.data_dir)?;
     let tee = match tee {
         Some(path) => Some(
@@ -50,11 +55,18 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         is_new = identity.is_new,
         "started"
     );
-    let shutdown = CancellationToken::new();
-    stop_on_signals(shutdown.clone())?;
+    let stop = Stop::new(config.shutdown_timeout.duration());
+    stop.on_signals(Machine::default(), health.clone())?;
+    let about = About {
+        host: identity.host.to_string(),
+        name: config.hostname.as_str().to_owned(),
+        servers: servers.clone(),
+    };
+    let asked = answer_commands(&config.data_dir, about, health.clone(), stop.clone());
+    let shutdown = stop.shutdown.clone();
     let (out, samples) = mpsc::channel(SAMPLE_CHANNEL);
     let interval = config.interval.duration();
-    let sampler = Sampler::new(&config.collect);
+    let sampler = Sampler::new(&config.collect).with_health(health.clone());
     let counters = sampler.counters();
     let clock = SampleClock::new((identity.starts % 10) as u8, interval);
     let keeping = tokio::spawn(keep_steps(Starts::of(&config.data_dir), identity.starts, clock.steps()));
@@ -67,11 +79,13 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         caps: Caps::CLIENT,
         seed: u64::from_be_bytes(crate::identity::random()?),
     };
+    let mut protocol = Protocol::new(settings, hello(&config, &identity)?, Instant::now());
+    protocol.set_drain(stop.drain());
     let link = Link {
-        protocol: Protocol::new(settings, hello(&config, &identity)?, Instant::now()),
+        protocol,
         connect: Tcp::new(servers.clone(), config.insecure),
-        source: Channel { samples, shutdown: shutdown.clone() },
-        observer: Reporter::new(started, servers, tee),
+        source: Channel { samples, shutdown: shutdown.clone(), bye: stop.bye.clone() },
+        observer: Reporter::new(health, servers, tee),
     };
     let ended = link.run().await;
     let was_wanted = shutdown.is_cancelled();
@@ -80,18 +94,52 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
     sampler.await.context("the sampler failed")?;
     // It ends with the sampler's clock, but for a disk that does not answer.
     let _ = tokio::time::timeout(LAST_WRITE, keeping).await;
+    if let Some(asked) = asked {
+        asked.abort();
+        // Then its socket is gone.
+        let _ = asked.await;
+    }
     if !was_wanted {
         bail!("the sampler ended by itself");
     }
     Ok(())
 }
 
+/// Answers `vitals-client status` and the like. Where there can be no socket, the client runs without: its readings matter
+/// more.
+fn answer_commands(dir: &Path, about: About, health: Arc<Health>, stop: Stop) -> Option<JoinHandle<()>> {
+    let control = match Control::bind(dir) {
+        Ok(control) => control,
+        Err(error) => {
+            tracing::warn!(path = %control::path(dir).display(), %error, "cannot make the socket for commands");
+            return None;
+        }
+    };
+    let about = Arc::new(about);
+    Some(tokio::spawn(control.serve(move |request| match request {
+        Request::Status => {
+            let status = Status::of(&about, &health, stop.shutdown.is_cancelled());
+            serde_json::to_value(status).map_or_else(|error| Answer::Error(error.to_string()), Answer::Ok)
+        }
+        Request::Bye { reason } => {
+            tracing::info!(?reason, "the end is announced");
+            stop.announced.announce(reason, Instant::now());
+            Answer::Ok(serde_json::Value::Null)
+        }
+    })))
+}
+
 /// Keeps, for the next start, each number by which the clock's counter rises: that start is not to use the digit of the
 /// stretch that it follows. The disk may be slow, so it is not the sampler that waits for it.
-async fn keep_steps(file: Starts, starts: u64, mut steps: watch::Receiver<u64>) {
+async fn keep_steps(file: Starts, starts: u64, mut steps: watch::Receiver<Steps>) {
     while steps.changed().await.is_ok() {
-        let number = starts.wrapping_add(*steps.borrow_and_update());
-        tracing::warn!("the clock was set, timestamps go on under another digit");
+        let Steps { count, last_ms } = *steps.borrow_and_update();
+        let number = starts.wrapping_add(count);
+        tracing::warn!(
+            step_ms = last_ms,
+            steps = count,
+            "the clock was set, timestamps go on under another digit"
+        );
         let file = file.clone();
         match tokio::task::spawn_blocking(move || file.write(number)).await {
             Ok(Ok(())) => {}
@@ -127,32 +175,6 @@ fn hello(config: &Config, identity: &Identity) -> anyhow::Result<Hello> {
         // Set when it is said.
         clock_ms: 0,
     })
-}
-
-/// The first SIGTERM or SIGINT ends the run, the second the process.
-fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
-    tokio::spawn(async move {
-        loop {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            if shutdown.is_cancelled() {
-                tracing::warn!(signal = name, "stopping at once: what waits is lost");
-                std::process::exit(1);
-            }
-            tracing::info!(signal = name, "stopping: bringing home what waits");
-            shutdown.cancel();
-        }
-    });
-    Ok(())
-}
-
-/// Cancels `shutdown` on SIGTERM or SIGINT, for commands that end by themselves too.
-pub fn cancel_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
-    stop_on_signals(shutdown)
 }
 
 #[cfg(test)]
