@@ -66,7 +66,7 @@ fn samples(table: &mut Table, status: &Status) {
         Some(0) => "as the server's".to_owned(),
         Some(ahead) => {
             let word = if ahead > 0 { "behind" } else { "ahead of" };
-            format!("{} {word} the server's", milliseconds(ahead))
+            format!("about {} {word} the server's", milliseconds(ahead))
         }
         None => "not compared with a server's yet".to_owned(),
     };

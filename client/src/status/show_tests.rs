@@ -56,7 +56,7 @@ fn all_that_people_ask_for_stands_in_eighty_columns() {
         "  waiting       1 in memory, 250 on disk; the oldest is 20 min 50 s old",
         "  dropped       7: queue_full 5, too_large 2",
         "spool           1.0 MiB on disk",
-        "clock           3 ms ahead of the server's; 1 step, the last 1 h 0 min back",
+        "clock           about 3 ms ahead of the server's; 1 step, the last 1 h 0 min back",
         "  host          web-1 (0123456789abcdef0123456789abcdef)",
         "  memory        3.0 MiB",
         "  CPU time      8.6 s (0.009 % of a core)",
