@@ -49,6 +49,8 @@ pub enum ConfigError {
 pub struct Config {
     /// Where everything is kept. Default: `/var/lib/vitals` for root, else `vitals` under the user's data directory.
     pub data_dir: DataDir,
+    /// Time that the whole way down may take at a SIGTERM. Default: 10 s.
+    pub shutdown_timeout: ShutdownTimeout,
     /// The port for clients.
     pub clients: Clients,
     /// The port for the page and the API.
@@ -76,6 +78,17 @@ impl Default for DataDir {
         let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
         let base = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(home);
         Self(base.unwrap_or_else(|| PathBuf::from(".")).join("vitals"))
+    }
+}
+
+/// Time that the way down may take.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShutdownTimeout(#[serde(with = "duration")] pub Duration);
+
+impl Default for ShutdownTimeout {
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
     }
 }
 
@@ -248,6 +261,9 @@ pub struct Overrides {
     /// Directory that holds everything the server keeps [env: VITALS_DATA_DIR]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Time that the whole way down may take at a SIGTERM [env: VITALS_SHUTDOWN_TIMEOUT] [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub shutdown_timeout: Option<Duration>,
     /// Address and port for clients [env: VITALS_LISTEN] [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
@@ -302,6 +318,9 @@ impl Overrides {
         Ok(Self {
             config: path("VITALS_CONFIG"),
             data_dir: path("VITALS_DATA_DIR"),
+            shutdown_timeout: parsed(parse("VITALS_SHUTDOWN_TIMEOUT", "a time such as 10s"), |text| {
+                humantime::parse_duration(text).ok()
+            })?,
             listen: parsed(parse("VITALS_LISTEN", address), |text| text.parse().ok())?,
             insecure: parsed(parse("VITALS_INSECURE", "true or false"), yes_or_no)?,
             http_listen: parsed(parse("VITALS_HTTP_LISTEN", address), |text| text.parse().ok())?,
@@ -364,6 +383,7 @@ impl Config {
             }
         }
         set(&mut self.data_dir.0, over.data_dir);
+        set(&mut self.shutdown_timeout.0, over.shutdown_timeout);
         set(&mut self.clients.listen, over.listen);
         set(&mut self.clients.insecure, over.insecure);
         set(&mut self.http.listen, over.http_listen);
@@ -411,6 +431,7 @@ impl Config {
         within("clients.max_connections", clients.max_connections, 1..=MAX_CONNECTIONS)?;
         within("clients.max_strangers_per_address", clients.max_strangers_per_address, 1..=MAX_CONNECTIONS)?;
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        duration_within("shutdown_timeout", self.shutdown_timeout.0, second..=10 * minute)?;
         duration_within("clients.hello_timeout", clients.hello_timeout, second..=5 * minute)?;
         duration_within("journal.group", self.journal.group, Duration::ZERO..=second)?;
         duration_within("influx.timeout", self.influx.timeout, second..=10 * minute)?;

@@ -47,10 +47,10 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let options = JournalOptions {
-            dir: dir.path().join("journal"),
             segment_bytes: 1 << 20,
             cap_bytes: 1 << 30,
             group: Duration::from_millis(1),
+            ..JournalOptions::new(dir.path().join("journal"))
         };
         let journal = Journal::open(options, metrics.clone()).unwrap();
         let rig = Self { dir, journal, metrics, hosts: Arc::default() };
