@@ -92,6 +92,7 @@ impl Engine {
         let connection = db::open(&options.path)?;
         let loaded = db::load(&options.path, &connection)?;
         let mut memory = Memory::default();
+        memory.position = loaded.cursor;
         for id in &loaded.hosts {
             memory.add(*id);
         }
@@ -137,6 +138,7 @@ impl Engine {
         }
         self.position = position;
         self.cursor = position;
+        write(&self.shared.memory).position = position;
     }
 
     /// Takes a record in; `after` is the place behind it.
@@ -145,6 +147,8 @@ impl Engine {
         self.position = after;
         let shared = self.shared.clone();
         let mut memory = write(&shared.memory);
+        // Whoever sees it sees the record's samples too: they come under the same lock.
+        memory.position = after;
         let known = memory.number(record.host);
         let host = match known {
             Some(host) => host,

@@ -7,7 +7,7 @@
 //! - `table`: samples by column, and the one merge; `column_codec`, `pack` and `blob`: a table at rest.
 //! - `db`: the file. `engine`: takes samples in, seals them into small blobs within minutes (`sweep`: each host at its own
 //!   time), and about once an hour merges those into one blob for each host and hour.
-//! - `query`: reads memory and file together. `thread`: reads the journal and drives the engine.
+//! - `query`: reads memory and file together; `points`: whole samples back as points. `thread`: reads the journal and drives the engine.
 //!
 //! The cursor in the file stands before the oldest sample that is only in memory, and moves in the transaction that seals;
 //! after a crash the journal is read again from there. A sample that was sealed already is then there twice until the next
@@ -23,6 +23,7 @@ mod error;
 mod layout;
 mod memory;
 mod pack;
+mod points;
 mod query;
 mod rows;
 mod sweep;
@@ -41,6 +42,7 @@ pub use cell::Value;
 pub use db::{StoredEvent, Usage};
 pub use engine::{Engine, Now, Seal};
 pub use error::StoreError;
+pub use points::{Row, RowPoint, RowRef, RowValue, write_row};
 pub use thread::Store;
 
 use crate::metrics::Counter;

@@ -4,15 +4,17 @@
 //! is in both, and the merge makes it one; it can never be in neither.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use rusqlite::{Connection, MAIN_DB};
 use vitals_wire::ids::HostId;
+use vitals_wire::log::Position;
 
-use super::blob::{BlobError, Directory, Entry, HEADER_BYTES, Header};
+use super::blob::{self, BlobError, Directory, Entry, HEADER_BYTES, Header};
 use super::db::{self, Blobs, StoredEvent};
 use super::engine::is_damage;
+use super::points::{self, Events, Row, RowRef};
 use super::rows::Rows;
 use super::table::{Table, merge};
 use super::{FieldInfo, Series, Shared, StoreError, Value, read};
@@ -22,6 +24,8 @@ use crate::field::FieldSelector;
 const READERS: usize = 4;
 /// Read at once of a blob: mostly its directory and times.
 const FIRST_READ_BYTES: usize = 2 << 10;
+/// Events that `each_row` holds at once; far more than one sample tells of.
+const EVENTS: usize = 16 * vitals_wire::limits::MAX_EVENTS;
 /// `fields` looks this far back from a host's newest sample.
 const FIELDS_MS: i64 = 24 * 3_600_000;
 
@@ -91,13 +95,15 @@ enum Wanted<'a> {
     Columns(&'a [u32]),
     /// The first value of each.
     Names,
+    /// Every one.
+    All,
 }
 
 impl Wanted<'_> {
     fn has(self, number: u32) -> bool {
         match self {
             Self::Columns(columns) => columns.binary_search(&number).is_ok(),
-            Self::Names => true,
+            Self::Names | Self::All => true,
         }
     }
 }
@@ -126,7 +132,7 @@ impl Shared {
                     found.entry(column.number).or_default().extend(points);
                 }
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         let dictionary = read(&self.dictionary);
         let series = found.into_iter().filter_map(|(number, points)| {
@@ -147,9 +153,74 @@ impl Shared {
         let mut found = Vec::new();
         self.each_hour(host, times.clone(), Wanted::Columns(&[]), |table| {
             found.extend(table.times.iter().copied().filter(|time| times.contains(time)));
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         Ok(found)
+    }
+
+    pub(super) fn rows(&self, host: HostId, times: Range<i64>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let mut rows = Vec::new();
+        self.each_row(host, times, &mut |row| {
+            if rows.len() < limit {
+                rows.push(row.to_row());
+            }
+            if rows.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        Ok(rows)
+    }
+
+    pub(super) fn each_row(
+        &self,
+        host: HostId,
+        times: Range<i64>,
+        take: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        if host != HostId::SERVER {
+            return self.rows_among(host, times, Vec::new(), take).map(drop);
+        }
+        let mut from = times.start;
+        loop {
+            // Events first: those that come later come with samples that come later, and no stretch is final before
+            // `position` has passed it.
+            let mut events = self.events(from..times.end, EVENTS)?;
+            let mut to = times.end;
+            if events.len() == EVENTS
+                && let Some(last) = events.last().map(|event| event.time_ms)
+            {
+                // There may be more of its time.
+                events.retain(|event| event.time_ms < last);
+                to = last;
+            }
+            let go_on = self.rows_among(host, from..to, events, take)?;
+            if to >= times.end || go_on.is_break() {
+                return Ok(());
+            }
+            from = to;
+        }
+    }
+
+    /// Gives `take` the host's samples with these events among them.
+    fn rows_among(
+        &self,
+        host: HostId,
+        times: Range<i64>,
+        events: Vec<StoredEvent>,
+        take: &mut dyn FnMut(RowRef<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut events = Events::new(events);
+        let mut go_on = ControlFlow::Continue(());
+        self.each_hour(host, times.clone(), Wanted::All, |table| {
+            let keys: Vec<_> = {
+                let dictionary = read(&self.dictionary);
+                table.columns.iter().map(|column| dictionary.column(column.number).cloned()).collect()
+            };
+            go_on = points::each_row(table, &keys, &times, &mut events, take);
+            Ok(go_on)
+        })?;
+        if go_on.is_continue() {
+            go_on = events.before(times.end, take);
+        }
+        Ok(go_on)
     }
 
     pub(super) fn fields(&self, host: HostId) -> Result<Vec<FieldInfo>, StoreError> {
@@ -158,7 +229,7 @@ impl Shared {
         let since = newest.saturating_sub(FIELDS_MS)..newest.saturating_add(1);
         self.each_hour(host, since, Wanted::Names, |table| {
             numbers.extend(table.columns.iter().map(|column| column.number));
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         let dictionary = read(&self.dictionary);
         let mut fields: Vec<FieldInfo> = numbers
@@ -173,6 +244,14 @@ impl Shared {
             .collect();
         fields.sort();
         Ok(fields)
+    }
+
+    pub(super) fn hosts(&self) -> Vec<HostId> {
+        read(&self.memory).hosts.iter().map(|host| host.id).collect()
+    }
+
+    pub(super) fn position(&self) -> Position {
+        read(&self.memory).position
     }
 
     pub(super) fn newest_ms(&self, host: HostId) -> Result<Option<i64>, StoreError> {
@@ -240,7 +319,7 @@ impl Shared {
         host: HostId,
         times: Range<i64>,
         wanted: Wanted<'_>,
-        mut take: impl FnMut(&Table) -> Result<(), StoreError>,
+        mut take: impl FnMut(&Table) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
         if times.is_empty() {
             return Ok(());
@@ -260,10 +339,13 @@ impl Shared {
                 let mut tables = self.blobs_of(connection, hour, number, wanted)?;
                 let in_memory = memory.iter().filter(|rows| rows.hour == hour);
                 tables.extend(in_memory.map(|rows| rows.table(|number| wanted.has(number))));
-                match &tables[..] {
-                    [] => {}
+                let go_on = match &tables[..] {
+                    [] => ControlFlow::Continue(()),
                     [table] if table.is_settled() => take(table)?,
                     tables => take(&merge(tables).0)?,
+                };
+                if go_on.is_break() {
+                    break;
                 }
             }
             Ok(())
@@ -331,6 +413,10 @@ fn read_blob(
     key: i64,
     wanted: Wanted<'_>,
 ) -> Result<Table, ReadError> {
+    if matches!(wanted, Wanted::All) {
+        let blob = db::blob(connection, blobs, key)?.ok_or(BlobError::Short)?;
+        return Ok(blob::read_all(&blob)?);
+    }
     let blob = connection.blob_open(MAIN_DB, blobs.table(), "blob", key, true)?;
     let mut head = vec![0; blob.len().min(FIRST_READ_BYTES)];
     blob.read_at_exact(&mut head, 0)?;

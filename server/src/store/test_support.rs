@@ -1,12 +1,14 @@
 //! An engine with a journal of records in memory, and samples of many shapes.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::centi::Centi;
 use vitals_wire::ids::HostId;
+use vitals_wire::line::{HostTags, write_sample};
 use vitals_wire::log::Position;
 use vitals_wire::mapping::{self, Point, map_sample};
 use vitals_wire::record::Record;
@@ -17,7 +19,7 @@ use vitals_wire::section::{
 };
 
 use super::engine::{Engine, Now, Seal};
-use super::{StoreOptions, Value, read};
+use super::{RowRef, StoreOptions, Value, read};
 use crate::metrics::Metrics;
 
 /// An hour's beginning in 2023.
@@ -104,6 +106,8 @@ pub fn sample(host: HostId, time_ms: i64) -> Sample {
     if random.u8(0..20) == 0 {
         sections.clear();
     }
+    // As clients send them.
+    sections.sort_by_key(Section::kind);
     Sample { time_ms, sections: List::first(sections).0 }
 }
 
@@ -129,6 +133,24 @@ pub fn expected<'a>(samples: impl Iterator<Item = &'a Sample>) -> Expected {
         });
     }
     expected
+}
+
+/// With labels before and after the mapping's own tags.
+pub fn tags() -> HostTags {
+    HostTags::new("web, 1", [("a", "1"), ("zone", "north")])
+}
+
+/// What `write_sample` makes of these samples in order of time, of those with the same time the first.
+pub fn written(samples: &[Sample], times: std::ops::Range<i64>) -> String {
+    let mut by_time = BTreeMap::new();
+    for sample in samples.iter().filter(|sample| times.contains(&sample.time_ms)) {
+        by_time.entry(sample.time_ms).or_insert(sample);
+    }
+    let mut out = Vec::new();
+    for sample in by_time.into_values() {
+        write_sample(&mut out, &tags(), sample);
+    }
+    String::from_utf8(out).unwrap()
 }
 
 /// An engine, and what it needs to be killed and started again.
@@ -235,6 +257,18 @@ impl Rig {
         found
     }
 
+    /// The samples of a host as lines.
+    pub fn lines(&mut self, host: HostId, times: std::ops::Range<i64>) -> String {
+        let mut out = Vec::new();
+        let shared = self.engine().shared.clone();
+        let take = &mut |row: RowRef<'_>| {
+            row.write(&mut out, &tags());
+            ControlFlow::Continue(())
+        };
+        shared.each_row(host, times, take).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
     /// Compares all that can be read of every host with the journal.
     pub fn check(&mut self) {
         let hosts: std::collections::BTreeSet<HostId> =
@@ -256,6 +290,8 @@ impl Rig {
             for (series, points) in &expected {
                 assert_eq!(&found[series], points, "{series:?} of {host}");
             }
+            let lines = written(&sent, i64::MIN..i64::MAX);
+            assert_eq!(self.lines(host, i64::MIN..i64::MAX), lines, "lines of {host}");
         }
     }
 }
