@@ -19,7 +19,9 @@ use vitals_wire::section::{
 };
 
 use super::engine::{Engine, Now, Seal};
-use super::{RowRef, StoreOptions, Value, read};
+use super::sqlite::Sqlite;
+use super::storage::Storage;
+use super::{MemoryStorage, RowRef, StoreError, StoreOptions, Value, read};
 use crate::metrics::Metrics;
 
 /// An hour's beginning in 2023.
@@ -154,8 +156,11 @@ pub fn written(samples: &[Sample], times: std::ops::Range<i64>) -> String {
 }
 
 /// An engine, and what it needs to be killed and started again.
-pub struct Rig {
-    pub engine: Option<Engine>,
+pub struct Rig<S: Storage = Sqlite> {
+    pub engine: Option<Engine<S>>,
+    open: fn(&Self) -> Result<S, StoreError>,
+    /// Where a rig in memory keeps its storage.
+    pub memory: MemoryStorage,
     pub options: StoreOptions,
     pub metrics: Arc<Metrics>,
     /// The journal; a place is the index of a record.
@@ -170,6 +175,22 @@ fn place(index: usize) -> Position {
 
 impl Rig {
     pub fn new() -> Self {
+        Self::on(|rig| Sqlite::open(&rig.options.path))
+    }
+
+    pub fn connection(&self) -> &rusqlite::Connection {
+        &self.engine.as_ref().unwrap().storage.connection
+    }
+}
+
+impl Rig<MemoryStorage> {
+    pub fn in_memory() -> Self {
+        Self::on(|rig| Ok(rig.memory.clone()))
+    }
+}
+
+impl<S: Storage> Rig<S> {
+    fn on(open: fn(&Self) -> Result<S, StoreError>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = StoreOptions {
             commit_every: Duration::from_secs(5),
@@ -179,6 +200,8 @@ impl Rig {
         let now = Now { steady_ms: 0, wall_ms: BASE_MS };
         let mut rig = Self {
             engine: None,
+            open,
+            memory: MemoryStorage::new(),
             options,
             metrics: Arc::new(Metrics::new()),
             journal: Vec::new(),
@@ -189,14 +212,16 @@ impl Rig {
         rig
     }
 
-    pub fn engine(&mut self) -> &mut Engine {
+    pub fn engine(&mut self) -> &mut Engine<S> {
         self.engine.as_mut().unwrap()
     }
 
     /// Kills the engine with all that is in its memory, and starts it again.
     pub fn reopen(&mut self) {
         drop(self.engine.take());
-        let mut engine = Engine::open(self.options.clone(), self.metrics.clone(), self.now).unwrap();
+        let storage = (self.open)(self).unwrap();
+        let mut engine =
+            Engine::open_on(storage, self.options.clone(), self.metrics.clone(), self.now).unwrap();
         let from = engine.cursor().offset as usize;
         for (index, record) in self.journal.iter().enumerate().skip(from) {
             engine.ingest(record, place(index + 1));
