@@ -102,10 +102,10 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let options = JournalOptions {
-            dir: dir.path().join("journal"),
             segment_bytes,
             cap_bytes,
             group: Duration::from_millis(1),
+            ..JournalOptions::new(dir.path().join("journal"))
         };
         let journal = Journal::open(options, metrics.clone()).unwrap();
         let rig = Self { dir, journal, metrics, hosts: Arc::default(), history: Arc::default() };
