@@ -130,12 +130,12 @@ fn command(config: &Path, data: &Path, args: &[&str]) -> (bool, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_influxdb_that_was_away_longer_than_the_journal_lasts_is_missing_nothing() {
-    const HOSTS: u32 = 300;
+    const HOSTS: u32 = 100;
     const INTERVAL_MS: u32 = 1_000;
     let mut influxd = Influxd::start().await;
     let dir = tempfile::tempdir().unwrap();
     let (data, config) = (dir.path().join("server"), dir.path().join("server.toml"));
-    std::fs::write(&config, "[journal]\nmax_size = \"16 MiB\"\n").unwrap();
+    std::fs::write(&config, "[journal]\nmax_size = \"1 MiB\"\n").unwrap();
     let (url, token) = (influxd.url(), influxd.token());
     let env = [
         ("VITALS_INFLUX_URL", &*url),
@@ -146,7 +146,7 @@ async fn an_influxdb_that_was_away_longer_than_the_journal_lasts_is_missing_noth
     let loopback = "127.0.0.1:0".parse().unwrap();
     let args = ["--config", config.to_str().unwrap()];
     let mut server = Server::start_at(&data, loopback, loopback, &args, &env);
-    let mut simulation = simulate(&server, HOSTS, INTERVAL_MS, 40);
+    let mut simulation = simulate(&server, HOSTS, INTERVAL_MS, 30);
     wait_for("lines to flow", Duration::from_secs(20), || {
         (figure(&server, "lines_total", "influx") > 1_000.0).then_some(())
     });
@@ -164,7 +164,7 @@ async fn an_influxdb_that_was_away_longer_than_the_journal_lasts_is_missing_noth
         "{state}"
     );
     println!("lag rose to {highest} bytes, then {owed} s were owed: {state}");
-    assert!(highest > 1e6 && owed >= 1.0);
+    assert!(highest > 2e5 && owed >= 1.0);
     assert_eq!(server.metric("vitals_hosts_up"), f64::from(HOSTS));
     influxd.start_again().await;
     assert!(simulation.wait(Duration::from_secs(90)).success());

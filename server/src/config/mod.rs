@@ -147,9 +147,9 @@ impl Config {
         duration_within("shutdown_timeout", self.shutdown_timeout.0, second..=10 * minute)?;
         duration_within("clients.hello_timeout", clients.hello_timeout, second..=5 * minute)?;
         duration_within("journal.group", self.journal.group, Duration::ZERO..=second)?;
-        if self.journal.max_size < ByteSize::mib(16) {
+        if self.journal.max_size < ByteSize::mib(1) {
             return wrong(format!(
-                "journal.max_size = {} is too small: at least 16 MiB",
+                "journal.max_size = {} is too small: at least 1 MiB",
                 self.journal.max_size
             ));
         }
