@@ -393,3 +393,29 @@ fn an_influxdb_that_lies() {
     });
     goes_on_beside_an_influxdb(address, "unexpected");
 }
+
+#[test]
+fn a_server_that_has_all_the_connections_it_takes_says_so_and_takes_another_when_one_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("server.toml");
+    std::fs::write(&config, "[clients]\nmax_connections = 3\n").unwrap();
+    let mut scene = Scene::new(&["--config", config.to_str().unwrap()]);
+    // An answer to a sample says that its sender is no stranger any more: of those there may be only one at a time.
+    scene.bystander.send(1, sample(now_ms(), 1));
+    let guests = [1, 2].map(|id| {
+        let (mut guest, _) = Peer::welcome(scene.server.clients, hello(id, &format!("guest-{id}")));
+        guest.send(1, sample(now_ms(), 1));
+        guest
+    });
+    let refused = Peer::connect(scene.server.clients).refusal();
+    assert_eq!((refused.code, refused.retry), (Refusal::TooManyConnections, true));
+    assert!(refused.text.contains("full"), "{}", refused.text);
+    assert!(scene.refused("too_many_connections") >= 1.0);
+    assert_eq!(&*scene.bystander.send(2, sample(now_ms(), 1)).batches, [2], "who is in notices nothing");
+    scene.sent = 2;
+    drop(guests);
+    wait_for("their places", Duration::from_secs(5), || {
+        (scene.server.metric("vitals_connections") <= 1.0).then_some(())
+    });
+    scene.still_works();
+}
