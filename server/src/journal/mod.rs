@@ -266,7 +266,13 @@ impl Journal {
         if shared.disk_bytes.load(Relaxed) >= shared.cap() {
             let slowest = shared.slowest();
             let reader = slowest.as_ref().map_or("nobody", |(name, _)| name);
-            return Some(format!("full: {reader} has not passed its oldest part"));
+            let cap = shared.cap();
+            let bound = if cap < shared.configured_bytes {
+                format!("; the free disk space bounds it to {cap} bytes")
+            } else {
+                String::new()
+            };
+            return Some(format!("full: {reader} has not passed its oldest part{bound}"));
         }
         lock(&shared.failing).clone()
     }
