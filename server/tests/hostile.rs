@@ -353,11 +353,14 @@ fn goes_on_beside_an_influxdb(address: std::net::SocketAddr, reason: &str) {
     let env = [("VITALS_INFLUX_URL", &*url), ("VITALS_INFLUX_TOKEN", "any")];
     let mut scene = Scene::beside(&["--config", config.to_str().unwrap()], &env);
     scene.still_works();
-    let name = format!("vitals_influx_errors_total{{reason=\"{reason}\"}}");
+    let name = format!("vitals_influx_errors_total{{target=\"influx\",reason=\"{reason}\"}}");
     wait_for(&name, Duration::from_secs(20), || (scene.server.metric(&name) >= 1.0).then_some(()));
     scene.still_works();
-    assert_eq!(scene.server.metric("vitals_influx_lines_total"), 0.0);
-    assert!(scene.server.metric("vitals_influx_lag_bytes") > 0.0, "what it did not take still waits for it");
+    assert_eq!(scene.server.metric("vitals_influx_lines_total{target=\"influx\"}"), 0.0);
+    assert!(
+        scene.server.metric("vitals_influx_lag_bytes{target=\"influx\"}") > 0.0,
+        "what it did not take still waits for it"
+    );
     assert_eq!(scene.server.get("/readyz").0, 200);
 }
 

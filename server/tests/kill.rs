@@ -125,7 +125,7 @@ async fn all_that_was_settled_before_and_after_two_kills_is_in_the_store_and_in_
     }
     assert!(simulation.wait(Duration::from_secs(90)).success());
     wait_for("InfluxDB to have all of it", Duration::from_secs(90), || {
-        (server.metric("vitals_influx_lag_bytes") == 0.0).then_some(())
+        (server.metric("vitals_influx_lag_bytes{target=\"influx\"}") == 0.0).then_some(())
     });
     // Nobody was down, and nobody was told so.
     assert!(server.log_line("host down").is_none());
