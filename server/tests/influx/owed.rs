@@ -279,10 +279,15 @@ async fn a_stretch_is_owed_again_while_the_writer_runs() {
     let options = rig.options(fake.url(), "t".into());
     let target = rig.target(&options, None);
     let running = rig.start_target(target.clone());
-    target.backfill(Some(HostId([2; 16])), Span { from_ms: begin, to_ms: now_ms() }).unwrap();
+    // What history has not taken in yet is waited for.
+    let end = Position { segment: 1, offset: 1_000 };
+    target.backfill(Some(HostId([2; 16])), Span { from_ms: begin, to_ms: now_ms() }, end).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(rig.metrics().filled_lines.get(), 0);
+    *rig.history.position.lock().unwrap() = end;
     soon("one host is filled", || rig.metrics().filled_lines.get() as usize == lines / 2).await;
     assert!(fake.lines().keys().all(|line| line.contains("host=web-2")));
-    target.backfill(None, Span { from_ms: begin, to_ms: now_ms() }).unwrap();
+    target.backfill(None, Span { from_ms: begin, to_ms: now_ms() }, end).unwrap();
     filled(&rig).await;
     running.stop().await;
     assert_all_there(&rig, &fake);
