@@ -95,6 +95,10 @@ pub struct Flags {
     /// Send to servers beyond this machine without encryption [env: VITALS_INSECURE].
     #[arg(long)]
     pub insecure: bool,
+    /// Time for an end: what waits is brought home, then the client ends in any case [env: VITALS_SHUTDOWN_TIMEOUT]
+    /// [default: 10s].
+    #[arg(long, value_name = "TIME")]
+    pub shutdown_timeout: Option<Interval>,
     /// How much is logged [env: VITALS_LOG_LEVEL] [default: info].
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub log_level: Option<logging::Level>,
@@ -115,6 +119,7 @@ struct File {
     labels: Option<Labels>,
     data_dir: Option<PathBuf>,
     insecure: Option<bool>,
+    shutdown_timeout: Option<Interval>,
     log_level: Option<value::Word<logging::Level>>,
     log_format: Option<value::Word<logging::Format>>,
     collect: Option<value::Collect>,
@@ -139,6 +144,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whether plain TCP may leave this machine.
     pub insecure: bool,
+    /// Within which time an end is over.
+    pub shutdown_timeout: Interval,
     /// How much is logged.
     pub log_level: logging::Level,
     /// How.
@@ -253,6 +260,13 @@ impl Config {
         let data_dir = from.pick("data_dir", flags.data_dir, "VITALS_DATA_DIR", parsed, file.data_dir)?;
         let insecure = Some(true).filter(|_| flags.insecure);
         let insecure = from.pick("insecure", insecure, "VITALS_INSECURE", value::yes_or_no, file.insecure)?;
+        let shutdown_timeout = from.pick(
+            "shutdown_timeout",
+            flags.shutdown_timeout,
+            "VITALS_SHUTDOWN_TIMEOUT",
+            parsed,
+            file.shutdown_timeout,
+        )?;
         let in_file = file.log_level.map(|word| word.0);
         let log_level = from.pick("log_level", flags.log_level, "VITALS_LOG_LEVEL", parsed, in_file)?;
         let in_file = file.log_format.map(|word| word.0);
@@ -270,6 +284,7 @@ impl Config {
                 None => default_data_dir(around),
             },
             insecure: insecure.unwrap_or_default(),
+            shutdown_timeout: shutdown_timeout.unwrap_or(Interval::SHUTDOWN),
             log_level: log_level.unwrap_or_default(),
             log_format: log_format.unwrap_or_default(),
             collect: file.collect.map(|collect| collect.0).unwrap_or_default(),
@@ -311,6 +326,7 @@ impl Config {
             if labels.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", labels.join(", ")) },
         );
         line("data_dir", quoted(&self.data_dir.display().to_string()));
+        line("shutdown_timeout", quoted(&self.shutdown_timeout.to_string()));
         line("log_level", quoted(&self.log_level.to_string()));
         line("log_format", quoted(&self.log_format.to_string()));
         self.describe_collect(&mut out);

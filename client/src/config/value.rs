@@ -127,7 +127,7 @@ impl<'de> Deserialize<'de> for Servers {
     }
 }
 
-/// Time between two samples: `5s`, `1m`, or a number of seconds.
+/// A time, mostly that between two samples: `5s`, `1m`, or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(Duration);
 
@@ -136,6 +136,9 @@ impl Interval {
     pub const SHORTEST: Duration = Duration::from_secs(1);
     /// The longest that is taken.
     pub const LONGEST: Duration = Duration::from_secs(3600);
+
+    /// Within which time an end is over, where nothing else is said: containers are killed after ten seconds.
+    pub const SHUTDOWN: Self = Self(Duration::from_secs(10));
 
     /// The time.
     pub fn duration(self) -> Duration {
@@ -150,7 +153,7 @@ impl Interval {
     fn from_seconds(seconds: f64) -> Result<Self, String> {
         let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         if !(Self::SHORTEST..=Self::LONGEST).contains(&time) {
-            return Err(format!("an interval of {seconds} s; between 1s and 1h are taken"));
+            return Err(format!("a time of {seconds} s; between 1s and 1h are taken"));
         }
         // A sample's time is in ms, and so are the intervals of the protocol.
         Ok(Self(Duration::from_millis(time.as_millis() as u64)))

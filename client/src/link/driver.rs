@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
@@ -15,7 +16,7 @@ use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::sync::CancellationToken;
 use vitals_wire::codec::FrameError;
 use vitals_wire::message::ClientCodec;
-use vitals_wire::message::{ClientMessage, ServerMessage};
+use vitals_wire::message::{ByeReason, ClientMessage, ServerMessage};
 use vitals_wire::sample::Sample;
 
 use super::event::{Closed, Event};
@@ -35,6 +36,11 @@ const WRITE_BUFFER_BYTES: usize = 2 << 10;
 pub trait Source: Send {
     /// The next sample; `None` when there will be no more, which ends the link once all is settled. Safe to cancel.
     fn next(&mut self) -> impl Future<Output = Option<Sample>> + Send;
+
+    /// Why there are no more, for the server; asked once they have ended.
+    fn bye(&self) -> ByeReason {
+        ByeReason::Restart
+    }
 }
 
 /// Samples from a channel, until it is closed or `shutdown` is cancelled.
@@ -44,6 +50,8 @@ pub struct Channel {
     pub samples: mpsc::Receiver<Sample>,
     /// No more samples are wanted.
     pub shutdown: CancellationToken,
+    /// Why, set before `shutdown` is cancelled; [`ByeReason::Restart`] where it is not set.
+    pub bye: Arc<OnceLock<ByeReason>>,
 }
 
 impl Source for Channel {
@@ -56,6 +64,10 @@ impl Source for Channel {
             () = self.shutdown.cancelled() => {}
         }
         timeout(LAST_SAMPLE, self.samples.recv()).await.ok().flatten()
+    }
+
+    fn bye(&self) -> ByeReason {
+        self.bye.get().copied().unwrap_or(ByeReason::Restart)
     }
 }
 
@@ -152,6 +164,7 @@ impl<S: Source, O: Observer> Side<S, O> {
             Some(sample) => self.protocol.sample_taken(now(), sample),
             None => {
                 self.has_ended = true;
+                self.protocol.set_bye(self.source.bye());
                 self.protocol.shut_down(now());
             }
         }

@@ -58,6 +58,27 @@ pub enum Event {
         /// What.
         what: &'static str,
     },
+    /// What waits has changed.
+    Waiting(Waiting),
+    /// The server said its time.
+    ServerClock {
+        /// Its clock now, in ms since 1970: what it said, and half of the shortest round trip of this connection. Wrong
+        /// by at most that half, and by little on a way that is as long there as back.
+        server_time_ms: i64,
+    },
+}
+
+/// What is not settled yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Samples in memory.
+    pub memory: usize,
+    /// Samples in the spool.
+    pub disk: u64,
+    /// Time of the oldest of them in ms since 1970; `None` while none waits.
+    pub oldest_ms: Option<i64>,
+    /// Bytes of the spool on disk.
+    pub spool_bytes: u64,
 }
 
 /// Why a sample is lost.

@@ -109,6 +109,8 @@ struct Open {
     /// No backlog before then.
     backlog_at: Instant,
     said_bye: bool,
+    /// The shortest time from asking to hearing the answer.
+    trip: Duration,
 }
 
 #[derive(Debug)]
@@ -137,6 +139,9 @@ pub struct Protocol {
     rng: fastrand::Rng,
     /// The end is wanted, at the latest then.
     closing: Option<Instant>,
+    /// From the wish to end until the end.
+    drain: Duration,
+    bye: ByeReason,
     events: Vec<Event>,
 }
 
@@ -154,6 +159,8 @@ impl Protocol {
             barred: Vec::new(),
             failures: 0,
             closing: None,
+            drain: DRAIN_DEADLINE,
+            bye: ByeReason::Restart,
             events: Vec::new(),
         }
     }
@@ -166,6 +173,16 @@ impl Protocol {
     /// Samples that are not settled.
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Sets what is said at the end; [`ByeReason::Restart`] otherwise.
+    pub fn set_bye(&mut self, reason: ByeReason) {
+        self.bye = reason;
+    }
+
+    /// Sets how long bringing home what waits may take, once the end is wanted; [`DRAIN_DEADLINE`] otherwise.
+    pub fn set_drain(&mut self, limit: Duration) {
+        self.drain = limit;
     }
 
     /// When it is over in any case, once the end is wanted.
@@ -242,9 +259,10 @@ impl Protocol {
                 let text = refused.text.to_string();
                 self.closed(now, Closed::Refused { code: refused.code, text, retry: refused.retry });
             }
-            (ServerMessage::Welcome(welcome), State::Greeting { server, said: true, .. }) => {
+            (ServerMessage::Welcome(welcome), State::Greeting { server, said: true, deadline }) => {
                 let server = *server;
-                self.welcome(now, server, &welcome);
+                let trip = since(now, *deadline, HANDSHAKE_DEADLINE);
+                self.welcome(now, server, &welcome, trip);
             }
             (ServerMessage::Ack(ack), State::Open(_)) => self.settle(now, &ack),
             // Live readings in between need a sampler at another pace. `Hello` offers none: its shortest interval is
@@ -265,7 +283,7 @@ impl Protocol {
 
     /// No sample will come any more: what waits is to be settled soon, then the link ends.
     pub fn shut_down(&mut self, now: Instant) {
-        self.closing.get_or_insert(now + DRAIN_DEADLINE);
+        self.closing.get_or_insert(now + self.drain);
         if let State::Idle { .. } = self.state {
             // One more round over the servers, if there is anything to bring them.
             self.state = match self.next_server(now, 0) {
@@ -310,7 +328,7 @@ impl Protocol {
                 State::Open(open) if open.said_bye => self.state = State::Done,
                 State::Open(open) if closing.is_some() && (is_over || self.queue.is_empty()) => {
                     open.said_bye = true;
-                    let bye = Bye { reason: ByeReason::Restart };
+                    let bye = Bye { reason: self.bye };
                     return Action::Send { message: bye.into(), first: Vec::new() };
                 }
                 State::Open(open) if open.flights.front().is_some_and(|first| first.deadline <= now) => {
@@ -326,7 +344,7 @@ impl Protocol {
         }
     }
 
-    fn welcome(&mut self, now: Instant, server: usize, welcome: &Welcome) {
+    fn welcome(&mut self, now: Instant, server: usize, welcome: &Welcome, trip: Duration) {
         if welcome.protocol != PROTOCOL_VERSION {
             let text = format!("it speaks version {} and not {PROTOCOL_VERSION}", welcome.protocol);
             return self.closed(now, Closed::Violation(text));
@@ -344,6 +362,7 @@ impl Protocol {
             live_due,
             backlog_at: now,
             said_bye: false,
+            trip,
         });
         self.events.push(Event::Opened {
             server,
@@ -351,11 +370,20 @@ impl Protocol {
             version: welcome.server_version.to_string(),
             server_time_ms: welcome.server_time_ms,
         });
+        self.events.push(server_clock(welcome.server_time_ms, trip));
     }
 
     fn settle(&mut self, now: Instant, ack: &Ack) {
         let State::Open(open) = &mut self.state else { return };
-        open.flights.retain(|flight| !ack.batches.contains(&flight.batch));
+        open.flights.retain(|flight| {
+            let is_settled = ack.batches.contains(&flight.batch);
+            if is_settled {
+                // Waiting for the server's disk is in it: the greeting's answer is mostly quicker.
+                open.trip = open.trip.min(since(now, flight.deadline, ACK_DEADLINE));
+            }
+            !is_settled
+        });
+        self.events.push(server_clock(ack.server_time_ms, open.trip));
         let events = &mut self.events;
         let failures = &mut self.failures;
         self.queue.settle(&ack.batches, |entry| {
@@ -483,6 +511,16 @@ impl Open {
 
 fn dropped(entry: &Entry, loss: Loss) -> Event {
     Event::Dropped { time_ms: entry.time_ms, hash: entry.hash(), loss }
+}
+
+/// How long ago something was whose `deadline` is `limit` later.
+fn since(now: Instant, deadline: Instant, limit: Duration) -> Duration {
+    limit.saturating_sub(deadline.saturating_duration_since(now))
+}
+
+fn server_clock(said_ms: i64, trip: Duration) -> Event {
+    let on_the_way = i64::try_from((trip / 2).as_millis()).unwrap_or(i64::MAX);
+    Event::ServerClock { server_time_ms: said_ms.saturating_add(on_the_way) }
 }
 
 fn earliest<const N: usize>(times: [Option<Instant>; N]) -> Option<Instant> {

@@ -53,7 +53,7 @@ impl Totals {
                     *self.refused.entry(code.to_string()).or_default() += 1;
                 }
             }
-            Event::Ignored { .. } => {}
+            Event::Ignored { .. } | Event::Waiting(_) | Event::ServerClock { .. } => {}
         }
     }
 
