@@ -255,7 +255,8 @@ impl Protocol {
             _ => None,
         };
         let keep_after = match is_closing {
-            false => INTERVALS_IN_MEMORY * self.settings.interval,
+            // A little earlier, so that the disk has it when the second after it is taken.
+            false => INTERVALS_IN_MEMORY * self.settings.interval - self.settings.interval / 4,
             true => Duration::ZERO,
         };
         Wish { keep_after, at_hand, is_closing }

@@ -44,6 +44,12 @@ impl Client {
         self.wait(Duration::from_secs(30))
     }
 
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self, most: Duration) -> ExitStatus {
         let start = Instant::now();
