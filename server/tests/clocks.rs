@@ -148,7 +148,7 @@ impl Host {
     }
 
     /// Waits until the host is well; ends it, and compares what it has with what can be read.
-    fn is_well_and_complete(self, server: &Server, reasons: &[&str]) {
+    fn must_be_well_and_complete(self, server: &Server, reasons: &[&str]) {
         wait_for("the spool to be empty", Duration::from_secs(20), || {
             let waiting = self.account.0.lock().unwrap().waiting;
             (waiting.disk == 0 && waiting.memory <= 1).then_some(())
@@ -202,7 +202,7 @@ fn a_host_that_boots_in_1970_without_a_server_is_well_once_its_clock_is_set() {
     assert!(host.account.0.lock().unwrap().waiting.disk >= 10);
     let server = Server::start_at(&dir.path().join("server"), clients, http, &[], &[]);
     host.takes(5);
-    host.is_well_and_complete(&server, &["too_old"]);
+    host.must_be_well_and_complete(&server, &["too_old"]);
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn a_host_that_is_in_2038_for_a_while_is_well_once_it_is_back() {
     host.takes(5);
     host.wall.set(0);
     host.takes(5);
-    host.is_well_and_complete(&server, &["clock_ahead"]);
+    host.must_be_well_and_complete(&server, &["clock_ahead"]);
 }
 
 #[test]
@@ -234,5 +234,5 @@ fn a_step_of_exactly_an_hour_back_makes_no_two_samples_one() {
     host.takes(6);
     let server = Server::start_at(&dir.path().join("server"), clients, http, &[], &[]);
     host.takes(3);
-    host.is_well_and_complete(&server, &[]);
+    host.must_be_well_and_complete(&server, &[]);
 }
