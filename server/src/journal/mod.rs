@@ -175,7 +175,7 @@ impl Journal {
         let JournalOptions { dir, segment_bytes, cap_bytes, group } = options;
         // With fewer segments than a few, passing the oldest would free too little.
         let segment_bytes = segment_bytes.min(cap_bytes / 4);
-        let (writer, opened) = Writer::open(LogOptions { dir, segment_bytes, compress: true })
+        let (writer, opened) = Writer::open(LogOptions { dir, segment_bytes, compress: false })
             .map_err(|error| disk_error(&error))?;
         let view = writer.view().clone();
         tracing::info!(
