@@ -22,7 +22,7 @@ struct Notes {
 impl Observer for Notes {
     fn event(&mut self, event: Event) {
         // Comes with each message of the server; the protocol's own tests look at it.
-        if !matches!(event, Event::ServerClock { .. }) {
+        if !matches!(event, Event::ServerClock { .. } | Event::Waiting(_)) {
             let _ = self.events.send(event);
         }
     }
@@ -72,6 +72,7 @@ fn client_by(servers: usize, connect: impl Connect + 'static) -> Client {
         connect,
         source: Channel { samples: from_sampler, shutdown: shutdown.clone(), bye: Arc::default() },
         observer: Notes { events: events_out, sent: Vec::new() },
+        keep: None,
     };
     Client { samples, events, shutdown, ended: tokio::spawn(link.run()) }
 }
