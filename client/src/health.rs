@@ -247,7 +247,7 @@ impl Health {
             skew_ms: is.skew_ms,
             clock_steps: is.steps.count,
             last_step_ms: (is.steps.count > 0).then_some(is.steps.last_ms),
-            memory: usage.memory.unwrap_or_default(),
+            memory: usage.memory,
             cpu_ms: usage.cpu_ms,
             // There are fewer reasons than fit.
             dropped: List::first(dropped.collect()).0,

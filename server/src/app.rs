@@ -1,15 +1,16 @@
 //! The whole server: opens everything in the order in which data flows, runs until told to stop, and closes in the
 //! opposite order.
 
+pub mod targets;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use vitals_wire::ids::HostId;
@@ -20,23 +21,26 @@ use crate::config::Config;
 use crate::connection::{self, Caps};
 use crate::control::{self, Answer, Request};
 use crate::data_dir::DataDir;
-use crate::influx::{self, InfluxOptions, TagsAt};
-use crate::journal::{Journal, JournalError, JournalOptions, JournalReader};
+use crate::influx::TagsAt;
+use crate::journal::{Journal, JournalOptions};
 use crate::live::{EVENT_QUEUE, Live};
 use crate::metrics::Metrics;
 use crate::own::{self, Own};
 use crate::seldom::Seldom;
 use crate::session;
+use crate::shutdown::Deadline;
 use crate::state::State;
 use crate::store::{Store, StoreOptions};
-use crate::{api, clock};
+use crate::{api, backfill, clock, shutdown as going_down};
 
 /// Time that history has to catch up with the journal before hosts are looked for.
 const CATCH_UP: Duration = Duration::from_secs(1);
-/// Pause before a writer to InfluxDB that broke down is started again.
-const INFLUX_RESTART: Duration = Duration::from_secs(5);
-/// Time each of the last steps has when the server goes down.
-const STOP_TIMEOUT: Duration = Duration::from_secs(6);
+/// More of the journal than this is not waited for: it takes longer than that.
+const CATCH_UP_BYTES: u64 = 4 << 20;
+/// On the way down the sessions have half of the time, the other parts a quarter, journal and history the rest; what one
+/// does not need the others have.
+const SESSIONS_PERCENT: u32 = 50;
+const PARTS_PERCENT: u32 = 75;
 
 /// The sockets that a server listens on.
 #[derive(Debug)]
@@ -72,8 +76,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let journal = open_journal(&config, &data_dir, &metrics)?;
     let (state, _state_thread) = State::open(&data_dir.path().join("state.db"))?;
     // Registered before the store starts to read: what one reader has passed goes unless another is known to need it.
-    let share = config.journal.max_size.as_u64() / 2;
-    let influx = influx_reader(&config, &data_dir, &journal, share)?;
+    let influx = targets::open(&config, &data_dir, &journal, &metrics)?;
     let store = Store::open(
         StoreOptions {
             keep_raw: config.store.keep_raw,
@@ -85,9 +88,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     .context("history cannot be opened")?;
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
     let live = Arc::new(Live::new(clock::now_ms(), event_sender));
-    // What happened just before a kill is read again from the journal, which takes a moment.
+    // What happened just before a kill is read again from the journal, which takes a moment. Behind a large journal
+    // hosts are what history knows of them, and the live picture does not wait.
     let looked = Instant::now();
-    while store.lag_bytes() > 0 && looked.elapsed() < CATCH_UP {
+    while (1..=CATCH_UP_BYTES).contains(&store.lag_bytes()) && looked.elapsed() < CATCH_UP {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     expect_hosts(&live, &state, &store);
@@ -95,12 +99,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     // The other parts end after the sessions, so that the last that came in still leaves.
     let rest = CancellationToken::new();
     let mut parts = Parts::default();
-    let has_influx = influx.is_some();
-    if let Some((options, reader)) = influx {
-        let tags_at = tags_at(&state);
+    let known_targets = influx.targets();
+    let tags_at = tags_at(&state);
+    let history = Arc::new(targets::FromStore { store: store.clone(), tags_at: tags_at.clone() });
+    for writer in influx.writers {
         parts.start(
             "influx",
-            write_influx(options, reader, (journal.clone(), share), tags_at, metrics.clone(), rest.clone()),
+            writer.write(journal.clone(), tags_at.clone(), history.clone(), metrics.clone(), rest.clone()),
         );
     }
     let own = Arc::new(Own {
@@ -108,7 +113,6 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         live: live.clone(),
         state: state.clone(),
         metrics: metrics.clone(),
-        has_influx,
         times: Mutex::default(),
     });
     parts.start("report", own::report(own.clone(), rest.clone()));
@@ -120,6 +124,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         store: store.clone(),
         journal: journal.clone(),
         metrics: metrics.clone(),
+        targets: known_targets,
+        keep_raw: config.store.keep_raw,
     };
     let control = control::bind(data_dir.path()).context("cannot make the socket for commands")?;
     parts.start("control", control::serve(control, answers(api_shared.clone()), rest.clone()));
@@ -142,16 +148,17 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         hello_timeout: config.clients.hello_timeout,
         shutdown: shutdown.clone(),
         seldom: Seldom::default(),
-        room: Arc::new(Semaphore::new(session::MAX_PENDING_BYTES)),
+        room: session::Room::default(),
         newest_kept,
     });
     let caps = Caps {
         connections: config.clients.max_connections,
         strangers_per_address: config.clients.max_strangers_per_address,
     };
+    let influx_urls: Vec<String> = config.influx.all().into_iter().map(|target| target.url).collect();
     info!(
         version = env!("CARGO_PKG_VERSION"), clients = %clients_at, http = %http_at,
-        data_dir = %data_dir.path().display(), influx = &*config.influx.url, "vitals-server runs"
+        data_dir = %data_dir.path().display(), influx = influx_urls.join(","), "vitals-server runs"
     );
     if config.clients.insecure {
         warn!(
@@ -159,7 +166,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         );
     }
 
-    let clients = tokio::spawn(connection::run(listeners.clients, caps, sessions));
+    let limit = config.shutdown_timeout.0;
+    let drain = limit * SESSIONS_PERCENT / 100;
+    let clients = tokio::spawn(connection::run(listeners.clients, caps, drain, sessions));
     let died = tokio::select! {
         () = shutdown.cancelled() => None,
         part = parts.first_to_end() => Some(part),
@@ -170,22 +179,22 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         error!(part, "a part of the server ended by itself; the others go down");
         shutdown.cancel();
     }
+    let deadline = Deadline::from_now(limit);
+    info!(waiting_for = "sessions", limit = ?limit, "vitals-server goes down");
     if let Err(error) = clients.await {
         error!(%error, "the sessions ended badly");
     }
-    info!(waiting_for = "journal, influx, store", "vitals-server goes down");
     rest.cancel();
-    parts.end().await;
-    if timeout(STOP_TIMEOUT, journal.close()).await.is_err() {
-        warn!(part = "journal", "still not done; going down all the same");
+    parts.end(deadline.after_percent(PARTS_PERCENT)).await;
+    let last = deadline.after_percent(100);
+    going_down::wait("journal", last, journal.close()).await;
+    let closed = tokio::task::spawn_blocking(move || store.close());
+    match going_down::wait("store", last, closed).await {
+        Some(Ok(Ok(()))) | None => {}
+        Some(Ok(Err(error))) => warn!(%error, "what history could not take in is still in the journal"),
+        Some(Err(error)) => error!(%error, "history ended badly"),
     }
-    match timeout(STOP_TIMEOUT, tokio::task::spawn_blocking(move || store.close())).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => warn!(%error, "what history could not take in is still in the journal"),
-        Ok(Err(error)) => error!(%error, "history ended badly"),
-        Err(_) => warn!(part = "store", "still not done; going down all the same"),
-    }
-    info!("vitals-server has ended");
+    info!(took = ?deadline.elapsed(), "vitals-server has ended");
     match died {
         Some(part) => anyhow::bail!("{part} ended by itself; the log says why"),
         None => Ok(()),
@@ -228,72 +237,25 @@ fn tags_at(state: &State) -> TagsAt {
 
 /// Answers the commands.
 fn answers(shared: api::Shared) -> impl Fn(Request) -> Answer + Clone + Send + 'static {
+    fn answer(json: serde_json::Result<serde_json::Value>) -> Answer {
+        json.map_or_else(|error| Answer::Error(error.to_string()), Answer::Ok)
+    }
     move |request| match request {
-        Request::Hosts => match api::hosts_json(&shared) {
-            Ok(hosts) => Answer::Ok(hosts),
-            Err(error) => Answer::Error(error.to_string()),
-        },
-    }
-}
-
-/// Writes to InfluxDB until the shutdown. A writer that breaks down is replaced: it begins again at its cursor.
-async fn write_influx(
-    options: InfluxOptions,
-    mut reader: JournalReader,
-    (journal, share): (Journal, u64),
-    tags_at: TagsAt,
-    metrics: Arc<Metrics>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        match influx::run(options.clone(), reader, tags_at.clone(), metrics.clone(), shutdown.clone()).await {
-            Ok(()) => return,
-            Err(error) => error!(%error, "the writer to influxdb is started again"),
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(INFLUX_RESTART) => {}
-        }
-        reader = match register_influx(&journal, &options, share) {
-            Ok(reader) => reader,
-            Err(error) => {
-                error!(%error, "nothing is written to influxdb any more");
-                return;
+        Request::Hosts => answer(api::hosts_json(&shared)),
+        Request::Targets => answer(api::targets_json(&shared)),
+        Request::Quarantine { target, skip, limit } => {
+            match api::quarantine_json(&shared.targets, target.as_deref(), skip, limit) {
+                Ok(lines) => Answer::Ok(lines),
+                Err(error) => Answer::Error(error),
             }
-        };
+        }
+        Request::Backfill(wanted) => {
+            match backfill::note(&wanted, &shared.targets, &shared.state, shared.keep_raw) {
+                Ok(noted) => Answer::Ok(noted),
+                Err(error) => Answer::Error(format!("{error:#}")),
+            }
+        }
     }
-}
-
-/// The writer's options and its reader of the journal, where an InfluxDB is configured.
-fn influx_reader(
-    config: &Config,
-    data_dir: &DataDir,
-    journal: &Journal,
-    share: u64,
-) -> anyhow::Result<Option<(InfluxOptions, JournalReader)>> {
-    let influx = &config.influx;
-    if influx.url.is_empty() {
-        return Ok(None);
-    }
-    let cursor_file = data_dir.path().join("influx.cursor");
-    let token = influx.token.0.clone();
-    let options = InfluxOptions {
-        gzip: influx.gzip,
-        timeout: influx.timeout,
-        ..InfluxOptions::new(&influx.url, &influx.org, &influx.bucket, token, cursor_file)
-    };
-    options.check()?;
-    let reader = register_influx(journal, &options, share)?;
-    Ok(Some((options, reader)))
-}
-
-/// An InfluxDB that lags may hold back half of the journal; then it loses the oldest, and acknowledging goes on.
-fn register_influx(
-    journal: &Journal,
-    options: &InfluxOptions,
-    share: u64,
-) -> Result<JournalReader, JournalError> {
-    journal.lagging_reader("influx", influx::starting_point(options), share)
 }
 
 /// What this machine is called: the `host` of the server's own points.
@@ -329,15 +291,14 @@ impl Parts {
         name
     }
 
-    async fn end(mut self) {
-        let all = async {
-            while !self.tasks.is_empty() {
-                self.first_to_end().await;
+    /// Waits for all, one after the other, until then.
+    async fn end(mut self, until: tokio::time::Instant) {
+        while !self.tasks.is_empty() {
+            let mut left: Vec<&str> = self.names.values().copied().collect();
+            left.sort_unstable();
+            if going_down::wait(&left.join(","), until, self.first_to_end()).await.is_none() {
+                return;
             }
-        };
-        if timeout(STOP_TIMEOUT, all).await.is_err() {
-            let laggards: Vec<&str> = self.names.values().copied().collect();
-            warn!(part = laggards.join(","), "still not done; going down all the same");
         }
     }
 }

@@ -7,7 +7,7 @@ use vitals_wire::section::{Event, EventKind, Events};
 
 use super::db::{self, Blobs};
 use super::engine::{Engine, Seal};
-use super::test_support::{BASE_MS, Rig, host, sample};
+use super::test_support::{BASE_MS, Rig, host, sample, written};
 use super::{StoreError, read};
 
 /// Two hours of two hosts, the first hour merged, and the file closed.
@@ -23,6 +23,21 @@ fn filled() -> Rig {
     rig.pass(2 * 3_600_000);
     rig.merge_all();
     checkpoint(&mut rig);
+    rig
+}
+
+/// As `filled`, one host, with 24 samples in the first hour's blob and 12 in a piece of the next.
+fn filled_a_little() -> Rig {
+    let mut rig = Rig::new();
+    for (hour, part) in [(0, 0), (0, 1), (1, 0)] {
+        let at = |i: i64| BASE_MS + hour * 3_600_000 + (part * 12 + i) * 5_000;
+        rig.send(host(1), (0..12).map(|i| sample(host(1), at(i))).collect());
+        rig.commit(Seal::All);
+    }
+    rig.pass(5_000_000);
+    rig.merge_all();
+    // Hundreds of small changes follow, which need not be durable.
+    rig.connection().pragma_update(None, "synchronous", "OFF").unwrap();
     rig
 }
 
@@ -44,7 +59,7 @@ fn open_error(rig: &mut Rig) -> StoreError {
 #[test]
 fn a_file_of_a_newer_version_is_refused_by_its_number() {
     let mut rig = filled();
-    rig.engine().connection.pragma_update(None, "user_version", db::VERSION + 1).unwrap();
+    rig.connection().pragma_update(None, "user_version", db::VERSION + 1).unwrap();
     checkpoint(&mut rig);
     let error = open_error(&mut rig);
     assert!(matches!(error, StoreError::Newer { found, .. } if found == db::VERSION + 1), "{error}");
@@ -139,11 +154,11 @@ fn a_damaged_blob_is_skipped_and_counted_once_and_the_rest_is_read() {
     for (blobs, lost) in [(Blobs::Raw, 720), (Blobs::Pieces, 60)] {
         let mut rig = filled();
         let engine = rig.engine();
-        let key = db::first_key(&engine.connection, blobs, 0).unwrap().unwrap();
-        let mut blob = db::blob(&engine.connection, blobs, key).unwrap().unwrap();
+        let key = db::first_key(&engine.storage.connection, blobs, 0).unwrap().unwrap();
+        let mut blob = db::blob(&engine.storage.connection, blobs, key).unwrap().unwrap();
         blob[40] ^= 4;
         let sql = format!("UPDATE {} SET blob = ?1 WHERE key = ?2", blobs.table());
-        engine.connection.execute(&sql, rusqlite::params![blob, key]).unwrap();
+        engine.storage.connection.execute(&sql, rusqlite::params![blob, key]).unwrap();
         for _ in 0..2 {
             assert_eq!(engine.shared.samples(host(1), 0..i64::MAX).unwrap().len(), 1440 - lost);
             assert_eq!(engine.shared.samples(host(2), 0..i64::MAX).unwrap().len(), 1440);
@@ -157,7 +172,7 @@ fn a_damaged_blob_is_skipped_and_counted_once_and_the_rest_is_read() {
         rig.pass(2 * 3_600_000);
         rig.merge_all();
         assert_eq!(rig.engine().shared.samples(host(1), 0..i64::MAX).unwrap().len(), 1441 - lost);
-        let connection = &rig.engine().connection;
+        let connection = rig.connection();
         assert_eq!(
             db::blob(connection, blobs, key).unwrap(),
             Some(blob),
@@ -167,13 +182,63 @@ fn a_damaged_blob_is_skipped_and_counted_once_and_the_rest_is_read() {
 }
 
 #[test]
+fn a_flipped_byte_loses_the_samples_that_are_counted_and_no_other() {
+    let mut rig = filled_a_little();
+    for (blobs, sql) in [
+        (Blobs::Raw, "UPDATE raw SET blob = ?1 WHERE key = ?2"),
+        (Blobs::Pieces, "UPDATE pieces SET blob = ?1 WHERE key = ?2"),
+    ] {
+        let key = db::first_key(rig.connection(), blobs, 0).unwrap().unwrap();
+        let whole = db::blob(rig.connection(), blobs, key).unwrap().unwrap();
+        let samples = super::blob::read_all(&whole).unwrap().times;
+        let all = rig.engine().samples(host(1), 0, i64::MAX).unwrap();
+        let left: Vec<i64> = all.iter().copied().filter(|time| !samples.contains(time)).collect();
+        assert_eq!((left.len(), samples.len()), if blobs == Blobs::Raw { (12, 24) } else { (24, 12) });
+        let mut random = fastrand::Rng::with_seed(3);
+        let spread = (0..whole.len()).step_by(whole.len() / 100);
+        for place in (0..40).chain(spread).chain([whole.len() - 1]) {
+            let mut damaged = whole.clone();
+            damaged[place] ^= random.u8(1..);
+            rig.connection().execute(sql, rusqlite::params![damaged, key]).unwrap();
+            let shared = rig.engine().shared.clone();
+            let before = shared.counters.damaged_samples.get();
+            let times = shared.samples(host(1), 0..i64::MAX).unwrap();
+            let rows = shared.rows(host(1), 0..i64::MAX, usize::MAX).unwrap();
+            assert_eq!(rows.iter().map(|row| row.time_ms).collect::<Vec<_>>(), times, "byte {place}");
+            let sent: Vec<_> = times.iter().map(|time| sample(host(1), *time)).collect();
+            assert!(rig.lines(host(1), 0..i64::MAX) == written(&sent, 0..i64::MAX), "byte {place}");
+            assert_eq!(times, left, "byte {place}");
+            let counted = shared.counters.damaged_samples.get() - before;
+            assert_eq!(counted, samples.len() as u64, "byte {place}");
+            shared.damaged.lock().unwrap().clear();
+            if place % 8 > 0 {
+                rig.connection().execute(sql, rusqlite::params![whole, key]).unwrap();
+                continue;
+            }
+            // Also where the merge is first to find it.
+            rig.reopen();
+            rig.pass(2 * 3_600_000);
+            let late = vec![sample(host(1), samples[0] + 1)];
+            rig.send(host(1), late);
+            rig.commit(Seal::All);
+            rig.merge_all();
+            let shared = rig.engine().shared.clone();
+            assert_eq!(shared.counters.damaged_blobs.get(), 1, "byte {place}");
+            assert_eq!(shared.counters.damaged_samples.get(), samples.len() as u64, "byte {place}");
+            let found = shared.samples(host(1), 0..i64::MAX).unwrap();
+            assert_eq!(found.len(), left.len() + 1, "byte {place}");
+            rig = filled_a_little();
+        }
+    }
+}
+
+#[test]
 fn a_full_disk_loses_nothing_and_what_waits_is_sealed_when_there_is_room() {
     let mut rig = Rig::new();
     rig.options.memory_bytes = 1 << 20;
     rig.reopen();
-    let pages: i64 =
-        rig.engine().connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-    rig.engine().connection.pragma_update(None, "max_page_count", pages + 2).unwrap();
+    let pages: i64 = rig.connection().pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    rig.connection().pragma_update(None, "max_page_count", pages + 2).unwrap();
     let mut sent = 0;
     while !rig.engine().is_full() {
         rig.send(host(1), (0..60).map(|i| sample(host(1), BASE_MS + (sent * 60 + i) * 5_000)).collect());
@@ -189,7 +254,7 @@ fn a_full_disk_loses_nothing_and_what_waits_is_sealed_when_there_is_room() {
     assert_eq!(read(&rig.engine().shared.memory).bytes, before);
     assert_eq!(rig.engine().cursor().offset, 0, "the journal keeps what is not sealed");
     rig.check();
-    rig.engine().connection.pragma_update(None, "max_page_count", 1 << 30).unwrap();
+    rig.connection().pragma_update(None, "max_page_count", 1 << 30).unwrap();
     rig.commit(Seal::Due);
     assert!(!rig.engine().is_full());
     assert_eq!(rig.engine().cursor().offset, sent as u64);
@@ -201,7 +266,7 @@ fn a_full_disk_loses_nothing_and_what_waits_is_sealed_when_there_is_room() {
 #[test]
 fn a_disk_that_turns_read_only_is_waited_for() {
     let mut rig = filled();
-    rig.engine().connection.pragma_update(None, "query_only", true).unwrap();
+    rig.connection().pragma_update(None, "query_only", true).unwrap();
     rig.send(host(3), vec![sample(host(3), BASE_MS)]);
     let now = rig.now;
     assert!(rig.engine().commit(now, Seal::All).is_err());
@@ -209,7 +274,7 @@ fn a_disk_that_turns_read_only_is_waited_for() {
     let later = rig.now;
     assert!(rig.engine().tidy(later).is_err());
     rig.check();
-    rig.engine().connection.pragma_update(None, "query_only", false).unwrap();
+    rig.connection().pragma_update(None, "query_only", false).unwrap();
     rig.commit(Seal::All);
     rig.reopen();
     rig.check();
@@ -345,7 +410,7 @@ fn the_newest_event_of_each_host_is_known_from_file_and_memory_and_found_quickly
         rig.commit(Seal::Due);
     }
 
-    let connection = &rig.engine().connection;
+    let connection = rig.connection();
     connection
         .execute_batch(
             "WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 199999)

@@ -2,7 +2,6 @@ use super::*;
 use crate::journal::Encoded;
 use crate::journal::JournalOptions;
 use crate::store::test_support::{host, sample};
-use vitals_wire::log::Position;
 use vitals_wire::record::Record;
 
 /// A store that reads a real journal, both in one directory.
@@ -46,6 +45,8 @@ impl Rig {
             segment_bytes: 64 << 10,
             cap_bytes,
             group: Duration::from_millis(2),
+            // These tests are about sizes.
+            compress: false,
             ..JournalOptions::new(journal_dir)
         };
         let journal = Journal::open(options, self.metrics.clone()).unwrap();
