@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use vitals_wire::line::HostTags;
 
-use crate::config::{Config, ConfigError, Flags, Interval, Process, Server, Token};
+use crate::config::{Config, ConfigError, Flags, Interval, Process, Server, Size, Token};
 use crate::goodbye::Announcement;
 use crate::sampler::Sampler;
 use crate::simulate::{self, script};
@@ -127,6 +127,8 @@ shutdown or reboot where the system goes down.")]
     #[command(after_help = format!("Examples:
   vitals-client simulate --hosts 200 --interval 1s --seconds 60
   vitals-client simulate --hosts 10000 --seed 7 --record taken.jsonl
+  vitals-client simulate --hosts 100 --data-dir /tmp/fleet --record taken.jsonl
+  vitals-client simulate --hosts 10000 --backlog 1h --seconds 120
   vitals-client simulate --script fire.jsonl
 
 The same seed plays the same hosts, ids included. The second host is busy, the third has a filling disk, the fourth a
@@ -212,6 +214,17 @@ struct SimulateFlags {
     /// Write what was taken, settled and dropped to this file, as JSON lines.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Keep what waits on disk: a spool for each host under this directory. A record that is there is gone on with, and
+    /// with the same seed the same hosts go on at the next start.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Bytes that each host's spool may take.
+    #[arg(long, value_name = "SIZE", default_value_t)]
+    spool_max_size: Size,
+    /// Let each numbered host have samples waiting from this long ago until now, 1s to 1h: a server back after an hour
+    /// away.
+    #[arg(long, value_name = "TIME", conflicts_with = "data_dir")]
+    backlog: Option<Interval>,
     /// Play this script; see below.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
@@ -352,6 +365,9 @@ fn options(flags: &SimulateFlags) -> anyhow::Result<simulate::Options> {
         queue: flags.queue,
         connects_per_second: flags.connects_per_second,
         record: flags.record.clone(),
+        data_dir: flags.data_dir.clone(),
+        spool_max_bytes: flags.spool_max_size.bytes(),
+        backlog: flags.backlog.map(Interval::duration),
         script,
         progress: true,
     })

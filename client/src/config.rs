@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use value::{HostName, Interval, Labels, Server, Servers, Token};
+pub use value::{HostName, Interval, Labels, Server, Servers, Size, Token};
 
 use crate::collect::CollectConfig;
 use crate::logging;
@@ -88,10 +88,14 @@ pub struct Flags {
     /// Label of this host, such as env=prod; again or with commas for more [env: VITALS_LABELS].
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<Labels>,
-    /// Directory of this client's identity [env: VITALS_DATA_DIR] [default: /var/lib/vitals-client for root, else
+    /// Directory of this client's identity and spool [env: VITALS_DATA_DIR] [default: /var/lib/vitals-client for root, else
     /// ~/.local/state/vitals-client].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Bytes that samples may take on disk while no server takes them; 0 for none, else 4MiB or more
+    /// [env: VITALS_SPOOL_MAX_SIZE] [default: 64MiB].
+    #[arg(long, value_name = "SIZE")]
+    pub spool_max_size: Option<Size>,
     /// Send to servers beyond this machine without encryption [env: VITALS_INSECURE].
     #[arg(long)]
     pub insecure: bool,
@@ -118,11 +122,19 @@ struct File {
     hostname: Option<HostName>,
     labels: Option<Labels>,
     data_dir: Option<PathBuf>,
+    spool: Option<SpoolTable>,
     insecure: Option<bool>,
     shutdown_timeout: Option<Interval>,
     log_level: Option<value::Word<logging::Level>>,
     log_format: Option<value::Word<logging::Format>>,
     collect: Option<value::Collect>,
+}
+
+/// The file's table `spool`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpoolTable {
+    max_size: Option<Size>,
 }
 
 /// What is in force.
@@ -140,7 +152,9 @@ pub struct Config {
     pub hostname: HostName,
     /// Its labels.
     pub labels: Labels,
-    /// Where its identity is.
+    /// Bytes that the spool may take; 0 for none.
+    pub spool_max_size: Size,
+    /// Where its identity and its spool are.
     pub data_dir: PathBuf,
     /// Whether plain TCP may leave this machine.
     pub insecure: bool,
@@ -258,6 +272,9 @@ impl Config {
             .map_err(|message| ConfigError::Value { from: "--label".to_owned(), message })?;
         let labels = from.pick("labels", labels, "VITALS_LABELS", parsed, file.labels)?;
         let data_dir = from.pick("data_dir", flags.data_dir, "VITALS_DATA_DIR", parsed, file.data_dir)?;
+        let in_file = file.spool.and_then(|spool| spool.max_size);
+        let spool_max_size =
+            from.pick("spool.max_size", flags.spool_max_size, "VITALS_SPOOL_MAX_SIZE", parsed, in_file)?;
         let insecure = Some(true).filter(|_| flags.insecure);
         let insecure = from.pick("insecure", insecure, "VITALS_INSECURE", value::yes_or_no, file.insecure)?;
         let shutdown_timeout = from.pick(
@@ -283,6 +300,7 @@ impl Config {
                 Some(dir) => dir,
                 None => default_data_dir(around),
             },
+            spool_max_size: spool_max_size.unwrap_or_default(),
             insecure: insecure.unwrap_or_default(),
             shutdown_timeout: shutdown_timeout.unwrap_or(Interval::SHUTDOWN),
             log_level: log_level.unwrap_or_default(),
@@ -326,6 +344,7 @@ impl Config {
             if labels.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", labels.join(", ")) },
         );
         line("data_dir", quoted(&self.data_dir.display().to_string()));
+        line("spool.max_size", quoted(&self.spool_max_size.to_string()));
         line("shutdown_timeout", quoted(&self.shutdown_timeout.to_string()));
         line("log_level", quoted(&self.log_level.to_string()));
         line("log_format", quoted(&self.log_format.to_string()));

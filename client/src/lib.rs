@@ -5,7 +5,7 @@
 //! - [`cli`], [`config`], [`logging`]: what the client is told to do, and how it tells what it does.
 //! - [`identity`]: who it is; [`health`]: how it is.
 //! - [`collect`]: reads this host; [`sampler`] makes samples of it on a steady interval, with times from [`clock`].
-//! - [`queue`]: samples that are not settled yet.
+//! - [`queue`]: samples that are not settled yet, in memory; [`spool`]: on disk.
 //! - [`link`]: brings them to a server; [`facts`] are told with each connection.
 //! - [`reporter`] tells the log what happens on the link.
 //! - [`control`]: the socket over which the running client is asked; [`status`] asks it and prints the answer.
@@ -32,6 +32,7 @@ pub mod run;
 pub mod sampler;
 pub mod show;
 pub mod simulate;
+pub mod spool;
 pub mod status;
 pub mod stop;
 pub mod tee;

@@ -10,7 +10,8 @@ use vitals_wire::sample::Sample;
 use crate::collect::Counters;
 use crate::health::{self, Health};
 use crate::link::driver::Observer;
-use crate::link::event::{Closed, Event};
+use crate::link::event::{Closed, Event, News};
+use crate::spool::job;
 use crate::tee::Tee;
 
 /// The same trouble is logged again after this.
@@ -67,8 +68,8 @@ impl Reporter {
         }
     }
 
-    /// Logs what was counted; `lost` samples were waiting at the end.
-    pub fn sum_up(&self, lost: usize, counters: &Counters) {
+    /// Logs what was counted; at the end `lost` samples were waiting in memory, and `spooled` on disk, for the next start.
+    pub fn sum_up(&self, lost: usize, spooled: u64, counters: &Counters) {
         for (reason, drops) in &self.dropped {
             tracing::info!(reason, total = drops.total, "samples were dropped");
         }
@@ -80,6 +81,7 @@ impl Reporter {
             settled = is.acked,
             dropped,
             lost,
+            spooled,
             missed_ticks = read(&counters.missed_ticks),
             hung_reads = read(&counters.hung_reads),
             hanging_now = read(&counters.hanging_now),
@@ -98,7 +100,11 @@ impl Observer for Reporter {
                 self.health.settled();
                 if !std::mem::replace(&mut self.has_settled, true) {
                     let after_ms = self.health.started().elapsed().as_millis() as u64;
-                    tracing::info!(after_ms, ack_ms = age.as_millis() as u64, "first sample settled");
+                    tracing::info!(
+                        after_ms,
+                        ack_ms = age.map(|age| age.as_millis() as u64),
+                        "first sample settled"
+                    );
                 }
             }
             Event::Dropped { time_ms, loss, .. } => {
@@ -128,6 +134,7 @@ impl Observer for Reporter {
                 oldest_ms: waiting.oldest_ms,
                 spool_bytes: waiting.spool_bytes,
             }),
+            Event::Spool(news) => spool(&news),
             Event::ServerClock { server_time_ms } => self.health.server_clock(server_time_ms),
             Event::Ignored { what } => tracing::debug!(what, "the server asked for what is not offered"),
         }
@@ -137,6 +144,43 @@ impl Observer for Reporter {
         if let Some(tee) = &mut self.tee {
             tee.write(sample);
         }
+    }
+}
+
+/// Tells of the spool, which says nothing twice.
+fn spool(news: &News) {
+    match news {
+        News::Opened { samples: 0, bytes, drops } if *drops == job::Drops::default() => {
+            tracing::debug!(bytes, "the spool is empty");
+        }
+        News::Opened { samples, bytes, drops } => tracing::info!(
+            samples,
+            bytes,
+            spool_full = drops.spool_full,
+            too_old = drops.too_old,
+            too_large = drops.too_large,
+            damaged = drops.damaged,
+            "the spool: samples of an earlier run that wait, and what was ever dropped from it"
+        ),
+        News::Lasts { max_bytes, time } => {
+            let hours = time.as_secs() as f64 / 3600.0;
+            tracing::info!(
+                max_bytes,
+                hours = format!("{hours:.1}"),
+                "so long the spool has room without a server"
+            );
+        }
+        News::Trouble { why } => {
+            tracing::warn!(
+                reason = why,
+                "the spool cannot be used: samples wait in memory, and it is tried again"
+            );
+        }
+        News::Recovered => tracing::info!("the spool can be used again"),
+        News::Damaged { stretches } => {
+            tracing::warn!(stretches, "damaged bytes in the spool are skipped; the samples in them are lost");
+        }
+        News::Off { why } => tracing::error!(reason = why, "no spool: samples wait in memory"),
     }
 }
 
@@ -204,9 +248,8 @@ mod tests {
         ] {
             Counters::add(counter, count);
         }
-        let text = logged(|| reporter.sum_up(3, &counters));
-        let words =
-            "dropped=4 lost=3 missed_ticks=11 hung_reads=12 hanging_now=13 skipped_reads=14 left_out=15";
+        let text = logged(|| reporter.sum_up(3, 7, &counters));
+        let words = "dropped=4 lost=3 spooled=7 missed_ticks=11 hung_reads=12 hanging_now=13 skipped_reads=14 left_out=15";
         assert!(text.contains(words), "{text}");
         assert_eq!(text.matches("samples were dropped").count(), 2, "{text}");
         assert_eq!(health.snapshot().dropped, [("queue_full".to_owned(), 3), ("too_large".to_owned(), 1)]);

@@ -24,6 +24,8 @@ use crate::link::tcp::Tcp;
 use crate::queue::Caps;
 use crate::reporter::Reporter;
 use crate::sampler::{Sampler, run_sampler};
+use crate::spool::Spool;
+use crate::spool::job::Keep;
 use crate::status::{About, Status};
 use crate::stop::Stop;
 use crate::tee::Tee;
@@ -81,16 +83,22 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
     };
     let mut protocol = Protocol::new(settings, hello(&config, &identity)?, Instant::now());
     protocol.set_drain(stop.drain());
+    let spool = (config.spool_max_size.bytes() > 0)
+        .then(|| Spool::new(&config.data_dir.join("spool"), config.spool_max_size.bytes()));
+    if spool.is_some() {
+        protocol = protocol.with_spool(Instant::now());
+    }
     let link = Link {
         protocol,
         connect: Tcp::new(servers.clone(), config.insecure),
         source: Channel { samples, shutdown: shutdown.clone(), bye: stop.bye.clone() },
         observer: Reporter::new(health, servers, tee),
+        keep: spool.map(|spool| Box::new(spool) as Box<dyn Keep>),
     };
     let ended = link.run().await;
     let was_wanted = shutdown.is_cancelled();
     shutdown.cancel();
-    ended.observer.sum_up(ended.waiting, &counters);
+    ended.observer.sum_up(ended.waiting, ended.spooled, &counters);
     sampler.await.context("the sampler failed")?;
     // It ends with the sampler's clock, but for a disk that does not answer.
     let _ = tokio::time::timeout(LAST_WRITE, keeping).await;
