@@ -165,8 +165,57 @@ impl Filler {
         }
     }
 
-    /// When to look again, where a pause is made.
-    pub(super) fn again_at(&self) -> Option<Instant> {
-        self.again_at
+    /// When to look again, where a pause is made that is not over. One that is over needs nobody to wake up: whether
+    /// there can be a next look depends on other things then.
+    pub(super) fn again_at(&self, now: Instant) -> Option<Instant> {
+        self.again_at.filter(|at| *at > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vitals_wire::ids::HostId;
+    use vitals_wire::log::{Position, RealFs};
+
+    use super::*;
+    use crate::influx::Filled;
+    use crate::influx::owed::{Span, Stretch};
+
+    struct Broken;
+
+    impl History for Broken {
+        fn hosts(&self) -> Vec<HostId> {
+            vec![HostId([1; 16])]
+        }
+
+        fn lines(&self, _: HostId, _: i64, _: i64, _: usize, _: &mut Vec<u8>) -> Result<Filled, String> {
+            Err("it is broken".to_owned())
+        }
+
+        fn position(&self) -> Position {
+            Position::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_is_over_wakes_nobody_while_nothing_can_be_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let span = Span { from_ms: 0, to_ms: 1_000 };
+        let (book, _) = Book::open(Arc::new(RealFs), dir.path().join("owed"), span).unwrap();
+        let mut stretch = Stretch::new();
+        stretch.add_all(span);
+        book.owe(&stretch, Position::default()).unwrap();
+        let mut filler = Filler::new(Arc::new(Broken), 100);
+        filler.begin(&book, Instant::now());
+        let gathered = filler.gathered().await.unwrap();
+        filler.came("influx", gathered, &book);
+        let now = Instant::now();
+        let again_at = filler.again_at(now).unwrap();
+        assert!(again_at > now && again_at <= now + RETRY);
+        // InfluxDB is away now, so nothing is begun: a writer that woke for it would do nothing else.
+        assert_eq!(filler.again_at(now + RETRY), None);
+        filler.settled(&book);
+        filler.begin(&book, now + RETRY);
+        assert!(filler.gathering.is_some());
     }
 }

@@ -166,6 +166,31 @@ async fn a_gap_in_the_journal_is_on_disk_as_owed_before_the_cursor_goes_behind_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_a_journal_that_is_lost_is_owed_as_far_as_history_has_it() {
+    let (mut rig, store) = tiny();
+    let fake = Fake::start([]).await;
+    let options = rig.options(fake.url(), "t".into());
+    let running = rig.start(&options);
+    load(&rig, &store, 1, 9).await;
+    rig.drained().await;
+    running.stop().await;
+    load(&rig, &store, 11, 9).await;
+    drop(store);
+    rig.journal.close().await;
+    let dir = rig.dir.path().join("journal");
+    std::fs::remove_dir_all(&dir).unwrap();
+    rig.journal = Journal::open(JournalOptions::new(dir), rig.metrics.clone()).unwrap();
+    assert!(rig.cursor() > rig.journal.end());
+    let store = rig.journal.reader("store", Position::default()).unwrap();
+    let running = rig.start(&options);
+    load(&rig, &store, 21, 9).await;
+    rig.drained().await;
+    filled(&rig).await;
+    running.stop().await;
+    assert_all_there(&rig, &fake);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_that_end_within_one_block_of_the_journal_are_owed_each() {
     let rig = Rig::grouped(32 << 10, 512 << 10, Duration::from_millis(200));
     let store = rig.journal.reader("store", Position::default()).unwrap();
