@@ -230,6 +230,10 @@ impl History for FromStore {
     fn position(&self) -> Position {
         self.store.position()
     }
+
+    fn oldest_ms(&self) -> i64 {
+        self.store.oldest_kept_ms(clock::now_ms())
+    }
 }
 
 #[cfg(test)]

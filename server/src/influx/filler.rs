@@ -27,6 +27,8 @@ pub(super) struct Gathered {
     pub body: Vec<u8>,
     /// How many.
     pub lines: usize,
+    /// Time that was owed and that history does not go back to any more, in ms; what concerns all hosts counts once.
+    pub expired_ms: u64,
     /// What is owed once they are written.
     then: Owed,
     /// Why it ended early, and whether that is worth a word.
@@ -42,7 +44,7 @@ enum Stopped {
 
 /// Gathers up to `max_lines` lines or a few more. Blocks on history's disk.
 fn gather(history: &dyn History, owed: Owed, max_lines: usize) -> Gathered {
-    let mut gathered = Gathered { body: Vec::new(), lines: 0, then: owed, stopped: None };
+    let mut gathered = Gathered { body: Vec::new(), lines: 0, expired_ms: 0, then: owed, stopped: None };
     let begun = Instant::now();
     if history.position() < gathered.then.needs() {
         gathered.stopped = Some(Stopped::TooEarly);
@@ -50,6 +52,7 @@ fn gather(history: &dyn History, owed: Owed, max_lines: usize) -> Gathered {
     }
     let mut hosts = history.hosts();
     hosts.sort_unstable();
+    let oldest_ms = history.oldest_ms();
     while gathered.lines < max_lines && gathered.body.len() < MAX_BATCH_BYTES && begun.elapsed() < MAX_SEARCH
     {
         let Some(chunk) = gathered.then.next(&hosts) else { break };
@@ -57,6 +60,10 @@ fn gather(history: &dyn History, owed: Owed, max_lines: usize) -> Gathered {
         match history.lines(chunk.host, chunk.from_ms, chunk.to_ms, room, &mut gathered.body) {
             Ok(filled) => {
                 gathered.lines += filled.lines;
+                if !chunk.of_all || hosts.first() == Some(&chunk.host) {
+                    let to_ms = filled.next_ms.unwrap_or(chunk.to_ms).min(chunk.to_ms).min(oldest_ms);
+                    gathered.expired_ms += u64::try_from(to_ms.saturating_sub(chunk.from_ms)).unwrap_or(0);
+                }
                 gathered.then.written(&chunk, filled.next_ms);
             }
             Err(error) => {

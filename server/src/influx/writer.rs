@@ -217,8 +217,10 @@ impl Writer {
                 Woken::Gathered(gathered) => {
                     let gathered = gathered.map_err(InfluxError::Broken)?;
                     let name = self.target.options.name.as_str();
+                    let expired_ms = gathered.expired_ms;
                     if let Some((body, lines)) = self.filler.came(name, gathered, &self.target.book) {
                         self.delivery.offer_owed(body.into(), lines);
+                        self.target.has_expired(expired_ms);
                     }
                 }
                 Woken::MayHaveMore(more) => {

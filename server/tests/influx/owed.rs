@@ -319,6 +319,30 @@ async fn a_stretch_is_owed_again_while_the_writer_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_history_does_not_go_back_to_any_more_is_counted() {
+    let fake = Fake::start([]).await;
+    let rig = Rig::new();
+    let (begin, _) = remember(&rig);
+    let (gone, half) = (begin + 3_600_000, begin + 1_800_000);
+    rig.history.samples.lock().unwrap().retain(|(_, time_ms), _| *time_ms >= gone);
+    rig.history.oldest_ms.store(gone, Ordering::SeqCst);
+    let options = InfluxOptions { max_lines: 100, ..rig.options(fake.url(), "t".into()) };
+    let running = rig.start_target(rig.target(&options, Some(begin)));
+    filled(&rig).await;
+    assert_eq!(rig.metrics().owed_expired_ms.get(), 3_600_000, "of all hosts: it counts once");
+    running.stop().await;
+    let target = rig.target(&options, None);
+    target
+        .backfill(Some(HostId([2; 16])), Span { from_ms: half, to_ms: now_ms() }, Position::default())
+        .unwrap();
+    let running = rig.start_target(target);
+    filled(&rig).await;
+    assert_eq!(rig.metrics().owed_expired_ms.get(), 3_600_000 + 1_800_000);
+    running.stop().await;
+    assert_all_there(&rig, &fake);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn influxdbs_that_store_the_good_lines_of_a_refused_batch_get_all_but_the_bad_one() {
     for (body, reason) in [
         (r#"{"error":"partial write: unable to parse 'm': bad timestamp dropped=0"}"#, "malformed"),
