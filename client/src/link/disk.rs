@@ -294,6 +294,8 @@ impl Disk {
             }
             Outcome::Passed(standing) => {
                 (self.passing, self.passed_at) = (None, now);
+                // What wants room is put again: it may have it now.
+                self.wants_room &= standing.bytes >= self.bytes;
                 self.stands(standing);
             }
             Outcome::Room { gone, first_ms, standing } if !gone.is_empty() || standing.bytes < self.bytes => {

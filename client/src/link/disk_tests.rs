@@ -128,6 +128,7 @@ impl World {
                 }
                 Event::Dropped { time_ms, loss, .. } => {
                     assert_eq!(self.dropped.insert(time_ms, loss), None, "{time_ms} dropped twice");
+                    assert!(!self.settled.contains(&time_ms), "{time_ms} settled and then dropped");
                 }
                 Event::Waiting(waiting) => self.waiting = waiting,
                 Event::Spool(news) => self.news.push(news),
@@ -434,6 +435,67 @@ fn a_spool_at_its_cap_gives_up_the_oldest_and_never_what_is_under_way() {
     );
     assert_eq!(world.settled.len() + world.dropped.len(), world.taken.len());
     assert_eq!(world.waiting.disk, 0);
+}
+
+#[test]
+fn what_is_settled_and_not_passed_yet_is_no_loss_when_a_full_spool_makes_room() {
+    let mut world = World::with(9, 6000, 50);
+    while world.dropped.is_empty() {
+        world.interval(false);
+    }
+    let before = world.dropped.len();
+    world.window = 1;
+    world.now += Duration::from_secs(20);
+    world.acks = false;
+    // The first batch is passed at once, the second not for ten seconds. Before that two large samples want room.
+    world.pump(true);
+    world.ack();
+    world.pump(true);
+    world.take(1400);
+    world.take(1400);
+    world.now += Duration::from_secs(1);
+    world.pump(true);
+    world.unacked.retain(|number| world.sent.iter().any(|batch| batch.batch == *number && batch.backlog));
+    world.ack();
+    let settled = world.settled.len();
+    assert!(settled >= 20 && world.waiting.disk > 5, "{settled} {:?}", world.waiting);
+    world.cut();
+    for _ in 0..9 {
+        world.now += Duration::from_secs(1);
+        world.pump(false);
+    }
+    assert_eq!(world.waiting.memory, 0);
+    assert_eq!(world.spool.drops().spool_full, world.dropped.len() as u64);
+    assert_eq!(world.dropped.len(), before, "what is settled made room enough");
+}
+
+#[test]
+fn room_that_nobody_wants_any_more_costs_nothing_and_the_backlog_goes_on() {
+    let mut world = World::with(10, 6000, 50);
+    while world.dropped.is_empty() {
+        world.interval(false);
+    }
+    world.now += Duration::from_secs(20);
+    world.window = 1;
+    world.acks = false;
+    world.pump(true);
+    // The oldest are under way when large samples want room.
+    world.take(1500);
+    world.take(1500);
+    world.now += Duration::from_secs(9);
+    world.pump(true);
+    assert_eq!(world.waiting.memory, 2, "held");
+    let before = world.dropped.len();
+    // All that was sent is acknowledged, and so is what comes after it.
+    world.acks = true;
+    world.ack();
+    for _ in 0..60 {
+        world.now += Duration::from_secs(1);
+        world.pump(true);
+    }
+    assert_eq!(world.dropped.len(), before, "there was room without them");
+    assert_eq!((world.waiting.memory, world.waiting.disk), (0, 0));
+    assert_eq!(world.settled.len() + world.dropped.len(), world.taken.len());
 }
 
 /// Everything at random, for a while; then all is well again, and nothing may be missing.
