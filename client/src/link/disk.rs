@@ -549,6 +549,16 @@ impl Disk {
         }
     }
 
+    /// This batch is not under way any more.
+    pub fn put_off(&mut self, batch: u64) {
+        self.away.retain(|away| away.batch != batch);
+        let under_way = Stand::UnderWay(batch);
+        self.fetched
+            .iter_mut()
+            .filter(|fetched| fetched.stand == under_way)
+            .for_each(|fetched| fetched.stand = Stand::Idle);
+    }
+
     /// Notes what may be passed.
     fn advance(&mut self) {
         while self.fetched.front().is_some_and(|first| first.stand == Stand::Settled) {

@@ -69,6 +69,8 @@ struct World {
     max_bytes: u64,
     queue: usize,
     sent: Vec<Samples>,
+    /// Connections that ended.
+    closed: u32,
 }
 
 impl World {
@@ -98,6 +100,7 @@ impl World {
             max_bytes,
             queue,
             sent: Vec::new(),
+            closed: 0,
         }
     }
 
@@ -132,6 +135,7 @@ impl World {
                 }
                 Event::Waiting(waiting) => self.waiting = waiting,
                 Event::Spool(news) => self.news.push(news),
+                Event::Closed { why, .. } => self.closed += u32::from(!matches!(why, Closed::Unreachable(_))),
                 _ => {}
             }
         }
@@ -496,6 +500,43 @@ fn room_that_nobody_wants_any_more_costs_nothing_and_the_backlog_goes_on() {
     assert_eq!(world.dropped.len(), before, "there was room without them");
     assert_eq!((world.waiting.memory, world.waiting.disk), (0, 0));
     assert_eq!(world.settled.len() + world.dropped.len(), world.taken.len());
+}
+
+#[test]
+fn what_a_server_puts_off_is_kept_and_sent_again_wherever_it_was_when_it_was_sent() {
+    let mut world = World::new(11);
+    for _ in 0..5 {
+        world.interval(false);
+    }
+    world.now += Duration::from_secs(20);
+    world.acks = false;
+    world.pump(true);
+    world.now += Duration::from_secs(1);
+    world.pump(true);
+    let live = |world: &World, batch: u64| world.sent.iter().any(|sent| sent.batch == batch && !sent.backlog);
+    let sent = world.sent.len();
+    assert_eq!(world.stored.len(), 5, "from memory and from disk");
+    // For two minutes only live batches are acknowledged; what came from memory is put on disk meanwhile.
+    for _ in 0..24 {
+        world.interval(true);
+        let (acked, kept) = world.unacked.iter().partition(|batch| live(&world, **batch));
+        world.unacked = acked;
+        world.ack();
+        world.unacked = kept;
+    }
+    assert!(world.sent.len() > sent + 24, "backlog was sent again");
+    assert!(world.waiting.disk >= 3, "{:?}", world.waiting);
+    let settled = world.settled.len();
+    world.acks = true;
+    world.ack();
+    for _ in 0..8 {
+        world.interval(true);
+    }
+    assert!(world.settled.len() > settled);
+    assert_eq!((world.waiting.memory, world.waiting.disk), (0, 0));
+    world.settled.sort();
+    assert!(world.settled.iter().eq(&world.taken), "each once: {:?}", world.settled);
+    assert!(world.closed == 0, "on one connection");
 }
 
 /// Everything at random, for a while; then all is well again, and nothing may be missing.

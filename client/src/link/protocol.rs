@@ -15,6 +15,8 @@
 //!   unsettled again.
 //! - The newest sample goes at once as a live batch of one, also after a reconnection unless it is settled; the older
 //!   ones follow as backlog, those of the spool first, within the server's window and at most [`BACKLOG_PER_SECOND`].
+//! - A batch that is not acknowledged in time ends the connection; backlog is only sent again, as long as other batches
+//!   are acknowledged: a server that has no room for it just then is not helped by a new connection.
 //! - Servers are tried in order. When all have failed: exponential backoff with full jitter. One that said "do not try
 //!   again" is left alone for [`BARRED`].
 
@@ -116,6 +118,8 @@ struct Open {
     /// No backlog before then.
     backlog_at: Instant,
     said_bye: bool,
+    /// When something was last acknowledged.
+    acked_at: Option<Instant>,
     /// The shortest time from asking to hearing the answer.
     trip: Duration,
 }
@@ -462,7 +466,13 @@ impl Protocol {
                     return Action::Send { message: bye.into(), first: Vec::new() };
                 }
                 State::Open(open) if open.flights.front().is_some_and(|first| first.deadline <= now) => {
-                    self.closed(now, Closed::AckTimeout);
+                    match open.put_off() {
+                        Some(batch) => {
+                            self.queue.put_off(batch);
+                            self.disk.put_off(batch);
+                        }
+                        None => self.closed(now, Closed::AckTimeout),
+                    }
                 }
                 State::Open(_) => {
                     if let Some((samples, first)) = self.live(now).or_else(|| self.backlog(now)) {
@@ -494,6 +504,7 @@ impl Protocol {
             live_due,
             backlog_at: now,
             said_bye: false,
+            acked_at: None,
             trip,
         });
         self.events.push(Event::Opened {
@@ -539,6 +550,15 @@ impl Open {
     /// Whether the window lets another batch of backlog go.
     fn has_room(&self) -> bool {
         self.flights.iter().filter(|flight| flight.backlog).count() < self.window
+    }
+
+    /// Takes out the oldest batch under way, whose time is over, if it is one that a busy server may have put off: backlog,
+    /// while others are acknowledged. Connecting anew would bring neither of them anything.
+    fn put_off(&mut self) -> Option<u64> {
+        let acked_at = self.acked_at?;
+        self.flights
+            .pop_front_if(|first| first.backlog && first.deadline < acked_at + ACK_DEADLINE)
+            .map(|first| first.batch)
     }
 
     /// The next batch goes out now.
