@@ -21,6 +21,7 @@
 //!   again" is left alone for [`BARRED`].
 
 mod batches;
+mod open;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use super::disk::{Disk, Wish};
 use super::event::{Closed, Event, Loss, News, Waiting};
 use crate::queue::{Caps, Entry, Queue};
 use crate::spool::job::{Job, Outcome};
+use open::Open;
 
 /// From the greeting to the server's answer.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -102,33 +104,6 @@ enum State {
     Open(Open),
     /// Nothing will happen any more.
     Done,
-}
-
-#[derive(Debug)]
-struct Open {
-    server: usize,
-    window: usize,
-    frame_bytes: usize,
-    batch_samples: usize,
-    /// Batches under way, in the order in which they were sent.
-    flights: VecDeque<Flight>,
-    next_batch: u64,
-    /// The newest sample has not gone out on this connection.
-    live_due: bool,
-    /// No backlog before then.
-    backlog_at: Instant,
-    said_bye: bool,
-    /// When something was last acknowledged.
-    acked_at: Option<Instant>,
-    /// The shortest time from asking to hearing the answer.
-    trip: Duration,
-}
-
-#[derive(Debug)]
-struct Flight {
-    batch: u64,
-    backlog: bool,
-    deadline: Instant,
 }
 
 /// One client's link to its server.
@@ -543,30 +518,6 @@ impl Protocol {
             Some(_) => at,
             None => self.barred.iter().map(|(_, until)| *until).min().map_or(at, |until| until.max(at)),
         }
-    }
-}
-
-impl Open {
-    /// Whether the window lets another batch of backlog go.
-    fn has_room(&self) -> bool {
-        self.flights.iter().filter(|flight| flight.backlog).count() < self.window
-    }
-
-    /// Takes out the oldest batch under way, whose time is over, if it is one that a busy server may have put off: backlog,
-    /// while others are acknowledged. Connecting anew would bring neither of them anything.
-    fn put_off(&mut self) -> Option<u64> {
-        let acked_at = self.acked_at?;
-        self.flights
-            .pop_front_if(|first| first.backlog && first.deadline < acked_at + ACK_DEADLINE)
-            .map(|first| first.batch)
-    }
-
-    /// The next batch goes out now.
-    fn take_off(&mut self, now: Instant, backlog: bool) -> u64 {
-        let batch = self.next_batch;
-        self.next_batch += 1;
-        self.flights.push_back(Flight { batch, backlog, deadline: now + ACK_DEADLINE });
-        batch
     }
 }
 
