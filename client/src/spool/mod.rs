@@ -88,6 +88,8 @@ pub struct Spool {
     lost_header: bool,
     /// Open while there is something in it.
     log: Option<Writer>,
+    /// The highest number of a segment so far: a place that was given out means the same for ever.
+    highest: u64,
     /// A reader that met an error, and where it began: it counts how often it was tried.
     stuck: Option<(Position, Reader)>,
 }
@@ -113,6 +115,7 @@ impl Spool {
             header: Header::default(),
             lost_header: false,
             log: None,
+            highest: 0,
             stuck: None,
         }
     }
@@ -175,6 +178,7 @@ impl Spool {
                     (self.max_bytes / SEGMENTS).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES);
                 let options = LogOptions { dir: self.dir.clone(), segment_bytes, compress: false };
                 let (mut log, _) = Writer::open_on(self.fs.clone(), options)?;
+                log.number_from(self.highest.saturating_add(1));
                 let view = log.view();
                 // Somebody took segments away: their numbers come again.
                 if self.header.cursor > view.end() {
@@ -195,7 +199,8 @@ impl Spool {
             Ok(Found::Good(header)) => self.header = header,
             Ok(Found::Newer(version)) => return Err(SpoolError::Newer { path, version }),
             Ok(Found::Damaged) => (self.header, self.lost_header) = (Header::default(), true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.header = Header::default(),
+            // Taken away, if there was one: what it counted is not forgotten.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.header.cursor = Position::default(),
             Err(source) => return Err(SpoolError::Header { what: "read", path, source }),
         }
         Ok(())
@@ -239,7 +244,11 @@ impl Spool {
     }
 
     fn put(&mut self, samples: &[Record]) -> Result<Outcome, SpoolError> {
+        if self.log.as_ref().is_some_and(Writer::is_taken_away) {
+            self.log = None;
+        }
         let max = self.max_bytes;
+        self.open_log()?;
         let cursor = self.header.cursor;
         let log = self.open_log()?;
         let mut free = max.saturating_sub(log.view().bytes());
@@ -385,6 +394,8 @@ impl Keep for Spool {
             Job::Pass { to, drops } => self.pass(to, drops),
             Job::MakeRoom { settled, under_way } => self.make_room(&settled, &under_way),
         };
+        let end = self.log.as_ref().map_or(0, |log| log.view().end().segment);
+        self.highest = self.highest.max(end);
         done.unwrap_or_else(|error| {
             let is_final = match &error {
                 SpoolError::Log(error) => !error.can_try_again(),
