@@ -14,6 +14,7 @@
 //!   which go at the next start.
 //! - Samples that have to go for the cap are counted in the same header that moves the cursor behind them: whatever
 //!   happens between any two calls, they are there and not counted, or counted and not read again.
+//! - Only where a full disk has no room for the header, one segment that is settled or dropped goes before that is noted.
 //! - Reading a sample twice is harmless, and happens: the cursor follows what is settled at some distance.
 
 pub mod header;
@@ -76,6 +77,13 @@ pub enum SpoolError {
         /// Bytes that the spool may take.
         max: u64,
     },
+}
+
+impl SpoolError {
+    fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Header { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
 }
 
 /// A spool in a directory of its own.
@@ -340,7 +348,10 @@ impl Spool {
         let mut header = self.header;
         header.cursor = header.cursor.max(to);
         header.drops.add(drops);
-        let written = if header == self.header { Ok(()) } else { self.write_header(header) };
+        let mut written = if header == self.header { Ok(()) } else { self.write_header(header) };
+        if matches!(&written, Err(error) if error.is_full()) && self.remove_one_before(to) {
+            written = self.write_header(header);
+        }
         if written.is_err() && drops != Drops::default() {
             return written.map(|()| Outcome::Passed(self.standing()));
         }
@@ -357,6 +368,15 @@ impl Spool {
             self.log = None;
         }
         written.map(|()| Outcome::Passed(standing))
+    }
+
+    /// A full disk has no room even for the header. If it is the spool that fills it, only the spool can help: the oldest
+    /// segment goes, if all of it may, and what was dropped of it is counted next.
+    fn remove_one_before(&mut self, to: Position) -> bool {
+        let Ok(log) = self.open_log() else { return false };
+        let Some(oldest) = log.view().segments().first().copied() else { return false };
+        let end = Position { segment: oldest.number, offset: oldest.bytes };
+        end <= to && log.remove_before(end).is_ok_and(|removed| removed.segments > 0)
     }
 
     fn make_room(&mut self, settled: &[i64], under_way: &[i64]) -> Result<Outcome, SpoolError> {

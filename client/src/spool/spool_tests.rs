@@ -319,3 +319,21 @@ fn a_place_in_a_directory_that_was_taken_away_passes_nothing_in_the_new_one() {
     assert_eq!(times(&mut spool), (5..20).collect::<Vec<_>>());
     assert_eq!(read(&mut spool, old).len(), 15, "and they are read from the old place on");
 }
+
+#[test]
+fn a_disk_that_the_spool_itself_has_filled_up_is_freed_also_where_drops_are_to_be_counted() {
+    let fs = ModelFs::new(21);
+    let (mut spool, _) = open(&fs);
+    let Outcome::Put { samples, .. } = put(&mut spool, 0..60, 100) else { panic!("not put") };
+    (60..300).step_by(10).for_each(|first| drop(put(&mut spool, first..first + 10, 100)));
+    let kept = read(&mut spool, Position::default());
+    assert!(samples == 60 && kept.len() > 200, "{}", kept.len());
+    let full = bytes_on(&fs);
+    fs.fail(|faults| faults.capacity = Some(full));
+    let drops = Drops { too_old: 30, ..Drops::default() };
+    let to = kept[149].after;
+    assert!(matches!(spool.perform(Job::Pass { to, drops }), Outcome::Passed(_)), "by itself");
+    assert!(bytes_on(&fs) < full * 3 / 4);
+    let (mut spool, opened) = open(&fs);
+    assert_eq!((opened.drops, times(&mut spool)[0]), (drops, 150));
+}
