@@ -37,7 +37,12 @@ impl Disk {
             Mode::Open => {
                 let due =
                     queue.oldest_taken().filter(|_| !self.takes_none).map(|taken| taken + wish.keep_after);
-                let write = due.map(|due| self.retry(Kind::Write).at.map_or(due, |at| at.max(due)));
+                let write = match self.retry(Kind::Write).at {
+                    _ if self.passes_first() => None,
+                    // Also when the queue is empty: then room is not wanted any more.
+                    Some(at) if self.wants_room => Some(at),
+                    at => due.map(|due| at.map_or(due, |at| at.max(due))),
+                };
                 let read = self.retry(Kind::Read).at.filter(|_| self.wants_read(wish).is_some());
                 let pass =
                     self.pass_at(wish).map(|due| self.retry(Kind::Pass).at.map_or(due, |at| at.max(due)));
@@ -48,6 +53,12 @@ impl Disk {
 
     fn write_job(&mut self, now: Instant, queue: &mut Queue, wish: Wish) -> Option<Job> {
         if self.takes_none || !self.retry(Kind::Write).may(now) {
+            return None;
+        }
+        let is_wanted = |taken| taken + wish.keep_after <= now;
+        // Whoever wanted room may have been settled meanwhile.
+        self.wants_room &= queue.oldest_taken().is_some_and(is_wanted);
+        if self.passes_first() {
             return None;
         }
         if self.wants_room {
@@ -65,6 +76,11 @@ impl Disk {
         }
         self.putting = samples.iter().map(|(time_ms, _)| *time_ms).collect();
         Some(Job::Put { samples: samples.into_iter().map(|(_, record)| record).collect() })
+    }
+
+    /// Room is wanted, and some of what is kept is settled: that goes first, being no loss, and may be enough.
+    fn passes_first(&self) -> bool {
+        self.wants_room && self.pass.is_some()
     }
 
     /// How much should be read, if anything.
@@ -87,7 +103,7 @@ impl Disk {
     fn pass_at(&self, wish: Wish) -> Option<Instant> {
         self.pass?;
         let is_home = self.samples() == 0;
-        Some(if is_home || wish.is_closing && self.fetched.is_empty() {
+        Some(if is_home || self.wants_room || wish.is_closing && self.fetched.is_empty() {
             self.passed_at
         } else {
             self.passed_at + PASS_EVERY
