@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// Files of a log and what is kept beside them.
 pub trait Fs: fmt::Debug + Send + Sync {
-    /// Makes the directory and those above it, where they are missing.
+    /// Makes the directory and those above it, where they are missing, and waits until their names are on disk.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Names and lengths of the files in it.
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>>;
@@ -51,7 +51,13 @@ pub struct RealFs;
 
 impl Fs for RealFs {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+        fs::create_dir_all(dir)?;
+        // Without it a crash can take away a directory whose files were synced.
+        let parents = missing.iter().filter_map(|made| made.parent());
+        parents
+            .map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
+            .try_for_each(|parent| self.sync_dir(parent))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<(String, u64)>> {
@@ -122,7 +128,7 @@ impl Fs for RealFs {
 }
 
 /// What a small file is called until it takes another's place.
-fn new_name(path: &Path) -> PathBuf {
+pub(super) fn new_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     name.into()

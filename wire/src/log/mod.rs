@@ -27,6 +27,8 @@
 mod catalog;
 mod format;
 mod fs;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 mod reader;
 mod scan;
 mod writer;
@@ -152,6 +154,8 @@ impl LogError {
     }
 }
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]

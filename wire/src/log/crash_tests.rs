@@ -1,0 +1,226 @@
+//! The log on a disk that fills, fails and loses what was not synced, under a process that dies between any two calls.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::model::{Faults, ModelFs};
+use super::*;
+
+const DIR: &str = "/log";
+
+/// A writer and a reader that notes how far it is, and what both must keep to.
+struct Run {
+    seed: u64,
+    rng: Rng,
+    fs: ModelFs,
+    segment_bytes: u64,
+    writer: Writer,
+    reader: Reader,
+    /// Where the reader goes on after a restart.
+    cursor: Position,
+    appended: u64,
+    /// Since the last commit.
+    waiting: Vec<u64>,
+    /// In order: what the log has promised to keep.
+    committed: Vec<u64>,
+    /// In order of their first coming.
+    read: Vec<u64>,
+    known: BTreeSet<u64>,
+    deaths: u32,
+}
+
+fn payload(number: u64, rng: &mut Rng) -> Vec<u8> {
+    let len = match rng.u8(..20) {
+        0 => rng.usize(..20_000),
+        1 => 0,
+        _ => rng.usize(..400),
+    };
+    let mut payload = number.to_be_bytes().to_vec();
+    payload.extend((0..len).map(|n| if n % 3 == 0 { (n % 11) as u8 } else { 0 }));
+    payload
+}
+
+fn number_of(payload: &[u8]) -> u64 {
+    u64::from_be_bytes(payload[..8].try_into().unwrap())
+}
+
+fn open(fs: &ModelFs, segment_bytes: u64) -> Result<Writer, LogError> {
+    let options = LogOptions { dir: DIR.into(), segment_bytes };
+    Writer::open_on(Arc::new(fs.clone()), options).map(|(writer, _)| writer)
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let fs = ModelFs::new(rng.u64(..));
+        let segment_bytes = rng.u64(1..4_000);
+        let writer = open(&fs, segment_bytes).unwrap();
+        let reader = writer.view().reader(Position::default());
+        Self {
+            seed,
+            rng,
+            fs,
+            segment_bytes,
+            writer,
+            reader,
+            cursor: Position::default(),
+            appended: 0,
+            waiting: Vec::new(),
+            committed: Vec::new(),
+            read: Vec::new(),
+            known: BTreeSet::new(),
+            deaths: 0,
+        }
+    }
+
+    fn step(&mut self) {
+        match self.rng.u8(..40) {
+            0..14 => self.append(),
+            14..24 => self.commit(),
+            24..32 => {
+                let most = self.rng.usize(..12);
+                self.read_on(most);
+            }
+            32..34 => drop(self.writer.remove_before(self.cursor)),
+            34 => self.fs.stop_after(self.rng.u64(1..20)),
+            35 => self.die(),
+            36..38 => self.fs.fail(|faults| *faults = Faults::default()),
+            _ => self.break_something(),
+        }
+        if self.fs.is_stopped() {
+            self.die();
+        }
+    }
+
+    fn append(&mut self) {
+        self.appended += 1;
+        let payload = payload(self.appended, &mut self.rng);
+        match self.writer.append(&payload) {
+            Ok(_) => self.waiting.push(self.appended),
+            Err(error) => {
+                assert!(matches!(error, LogError::Write { .. }) && error.can_try_again());
+                assert_eq!(
+                    self.waiting,
+                    [],
+                    "seed {}: an append that fails takes nothing with it",
+                    self.seed
+                );
+            }
+        }
+    }
+
+    fn commit(&mut self) {
+        match self.writer.commit() {
+            Ok(_) => self.committed.append(&mut self.waiting),
+            Err(error) => assert!(error.can_try_again()),
+        }
+        self.waiting.clear();
+    }
+
+    fn read_on(&mut self, most: usize) {
+        for _ in 0..most {
+            // Whoever dies has not noted what it read.
+            match self.reader.next_entry() {
+                Ok(Some(entry)) => {
+                    self.cursor = entry.after;
+                    let number = number_of(entry.payload);
+                    if self.known.insert(number) {
+                        self.read.push(number);
+                    }
+                }
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn break_something(&mut self) {
+        let capacity = self.fs.files().iter().map(|(_, bytes)| bytes).sum::<u64>() + self.rng.u64(..600);
+        let choice = self.rng.u8(..5);
+        self.fs.fail(|faults| match choice {
+            0 => faults.capacity = Some(capacity),
+            1 => faults.sync_fails = true,
+            2 => faults.sync_dir_fails = true,
+            3 => faults.denied = true,
+            _ => faults.read_only = true,
+        });
+    }
+
+    /// The process or the machine dies and comes back.
+    fn die(&mut self) {
+        self.deaths += 1;
+        if self.rng.bool() {
+            self.fs.kill()
+        } else {
+            self.fs.crash(&mut self.rng)
+        }
+        if self.rng.bool() {
+            // May die while it starts.
+            self.fs.stop_after(self.rng.u64(1..30));
+        }
+        self.writer = match open(&self.fs, self.segment_bytes) {
+            Ok(writer) => writer,
+            Err(_) => {
+                if self.rng.bool() {
+                    self.fs.kill()
+                } else {
+                    self.fs.crash(&mut self.rng)
+                }
+                self.fs.fail(|faults| *faults = Faults::default());
+                open(&self.fs, self.segment_bytes).unwrap()
+            }
+        };
+        self.reader = self.writer.view().reader(self.cursor);
+        self.waiting.clear();
+    }
+
+    fn finish(mut self) {
+        let seed = self.seed;
+        self.fs.fail(|faults| *faults = Faults::default());
+        self.die();
+        self.fs.kill();
+        self.writer = open(&self.fs, self.segment_bytes).unwrap();
+        self.append();
+        self.commit();
+        assert_eq!(self.committed.last(), Some(&self.appended), "seed {seed}: it carries on by itself");
+        self.reader = self.writer.view().reader(self.cursor);
+        self.read_on(usize::MAX);
+        assert_eq!(self.reader.position(), self.writer.view().end());
+
+        let promised: BTreeSet<u64> = self.committed.iter().copied().collect();
+        let mut read = self.read.clone();
+        // What was on disk before its commit returned may be kept.
+        read.retain(|number| promised.contains(number));
+        assert_eq!(read, self.committed, "seed {seed}: what was committed is read in order");
+
+        let mut left = self.writer.view().reader(Position::default());
+        let mut numbers = Vec::new();
+        while let Some(entry) = left.next_entry().unwrap() {
+            numbers.push(number_of(entry.payload));
+        }
+        assert!(numbers.is_sorted_by(|one, next| one < next), "seed {seed}: each is there once: {numbers:?}");
+
+        let end = self.writer.view().end();
+        self.writer.remove_before(end).unwrap();
+        assert!(self.writer.view().segments().len() <= 1);
+        let files = self.fs.files();
+        assert!(files.iter().all(|(path, _)| path.starts_with(Path::new(DIR))));
+        assert_eq!(files.len(), self.writer.view().segments().len(), "seed {seed}: nothing is left behind");
+    }
+}
+
+#[test]
+fn what_was_committed_is_read_in_order_whenever_the_machine_dies() {
+    let mut deaths = 0;
+    for seed in 0..500 {
+        let mut run = Run::new(seed);
+        for _ in 0..200 {
+            run.step();
+        }
+        deaths += run.deaths;
+        run.finish();
+    }
+    assert!(deaths > 2_000, "{deaths}");
+}
