@@ -136,6 +136,8 @@ pub struct Metrics {
     pub journal_damaged: Counter,
     /// Bytes of the journal on disk.
     pub journal_bytes: Gauge,
+    /// Size at which the journal takes no more: what is configured, or what the disk allows.
+    pub journal_cap_bytes: Gauge,
     /// Bytes of the journal that the store has not passed.
     pub store_lag_bytes: Gauge,
     /// Bytes of the journal that InfluxDB has not.
@@ -192,6 +194,7 @@ impl Metrics {
             journal_errors: Counter::default(),
             journal_damaged: Counter::default(),
             journal_bytes: Gauge::default(),
+            journal_cap_bytes: Gauge::default(),
             store_lag_bytes: Gauge::default(),
             influx_lag_bytes: Gauge::default(),
             influx_lag_ms: Gauge::default(),

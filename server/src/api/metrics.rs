@@ -79,6 +79,8 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
     );
     text.counter("vitals_journal_damaged_total", "Damaged stretches skipped.", m.journal_damaged.get());
     text.gauge("vitals_journal_bytes", "Bytes of the journal on disk.", m.journal_bytes.get());
+    let help = "Size at which the journal takes no more: what is configured, or what the disk allows.";
+    text.gauge("vitals_journal_cap_bytes", help, m.journal_cap_bytes.get());
     text.gauge(
         "vitals_store_lag_bytes",
         "Bytes of the journal that the store has not passed.",

@@ -14,34 +14,36 @@
 //!
 //! Segments are removed when every registered reader has said that it has [`passed`](JournalReader::passed) them. When
 //! that leaves the journal at its cap, appends are refused until a reader moves. A reader that is only given a share
-//! ([`Journal::lagging_reader`]) cannot bring that about: when it lags more than its share it loses the oldest segments,
-//! which is counted and logged.
+//! ([`Journal::lagging_reader`]) cannot bring that about: when it lags more than its share it is asked to give up the
+//! oldest, and when it does not it loses the oldest segments, which is counted and logged.
+//!
+//! All that the thread does is [`Committer::step`], which needs neither a thread nor a clock.
 
+mod cap;
+mod committer;
 mod reader;
 mod registry;
+mod shared;
 mod thread;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
-use vitals_wire::log::{LogOptions, MAX_RECORD_BYTES, Position, RECORD_HEADER_BYTES, View, Writer};
+use tokio::sync::oneshot;
+use vitals_wire::log::{Fs, LogOptions, MAX_RECORD_BYTES, Position, RealFs, Writer};
 use vitals_wire::record::Record;
 use vitals_wire::record::encode_record;
 
 use crate::metrics::Metrics;
-use registry::Registry;
+use cap::Cap;
+use shared::Shared;
 
+pub use committer::Committer;
 pub use reader::{Entry, JournalReader};
-
-/// Records that may wait for a commit: two seconds' worth of 10,000 hosts at 5 s.
-pub const QUEUE_RECORDS: usize = 4096;
-/// Bytes that may wait for a commit. As many again can be in the group that is being written, and once more in the
-/// writer's buffer.
-pub const QUEUE_BYTES: usize = 8 << 20;
+pub use shared::{QUEUE_BYTES, QUEUE_RECORDS};
 
 /// How the journal is kept.
 #[derive(Debug, Clone)]
@@ -95,56 +97,12 @@ struct Owner(Arc<Shared>);
 #[derive(Debug)]
 pub struct Commit(oneshot::Receiver<Result<(), JournalError>>);
 
-/// What handles, readers and the thread share.
-#[derive(Debug)]
-struct Shared {
-    view: View,
-    metrics: Arc<Metrics>,
-    cap_bytes: u64,
-    segment_bytes: u64,
-    /// Bytes of all segments, as of the last commit or removal.
-    disk_bytes: AtomicU64,
-    queue: Mutex<Queue>,
-    /// The queue has work for the thread.
-    work: Condvar,
-    /// Why the last commit failed.
-    failing: Mutex<Option<String>>,
-    /// Who reads, and how far each has come.
-    registry: Mutex<Registry>,
-    /// What the thread said when it panicked.
-    panicked: Mutex<Option<String>>,
-    /// Whether the thread has ended.
-    ended: Mutex<bool>,
-    /// Something was committed, or the thread has ended: for threads and for tasks.
-    news: Condvar,
-    news_for_tasks: watch::Sender<bool>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Vec<Waiting>,
-    waiting_bytes: usize,
-    /// Bytes of the group that is being committed.
-    group_bytes: usize,
-    /// When the first of those that wait came.
-    first_at: Option<Instant>,
-    /// A reader has moved: segments may go.
-    tidy: bool,
-    /// Nothing more is taken.
-    closed: bool,
-    /// Appends are being refused because of the cap.
-    full: bool,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    bytes: Bytes,
-    done: oneshot::Sender<Result<(), JournalError>>,
-}
-
 /// A record as it lies in the journal; cheap to clone, so that one which was not taken can be tried again.
 #[derive(Debug, Clone)]
-pub struct Encoded(Bytes);
+pub struct Encoded {
+    bytes: Bytes,
+    backlog: bool,
+}
 
 impl Encoded {
     /// Encodes a record.
@@ -156,12 +114,12 @@ impl Encoded {
         if bytes.len() > MAX_RECORD_BYTES {
             return Err(JournalError::Unfit(format!("{} bytes", bytes.len())));
         }
-        Ok(Self(bytes.into()))
+        Ok(Self { bytes: bytes.into(), backlog: record.backlog })
     }
 
     /// Its length in bytes.
     pub fn bytes(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 }
 
@@ -172,11 +130,40 @@ impl Journal {
     /// # Errors
     /// `Disk`, naming the file: the directory cannot be read or written, or a newer version wrote it.
     pub fn open(options: JournalOptions, metrics: Arc<Metrics>) -> Result<Journal, JournalError> {
-        let JournalOptions { dir, segment_bytes, cap_bytes, group } = options;
-        // With fewer segments than a few, passing the oldest would free too little.
-        let segment_bytes = segment_bytes.min(cap_bytes / 4);
+        let (dir, group) = (options.dir.clone(), options.group);
+        let free = cap::free_bytes(&dir);
+        let (journal, committer) = Self::open_with(Arc::new(RealFs), options, free, metrics)?;
+        thread::start(committer, dir, group)
+            .map_err(|error| JournalError::Disk(format!("cannot start the journal's thread: {error}")))?;
+        Ok(journal)
+    }
+
+    /// The same on any file system, without a thread and without a clock: nothing is committed but by
+    /// [`Committer::step`], and the cap is the configured one until [`Committer::disk_has`] says otherwise. Dropping the
+    /// committer is what a kill is.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_manual(
+        fs: Arc<dyn Fs>,
+        options: JournalOptions,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Journal, Committer), JournalError> {
+        Self::open_with(fs, options, None, metrics)
+    }
+
+    fn open_with(
+        fs: Arc<dyn Fs>,
+        options: JournalOptions,
+        free: Option<u64>,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Journal, Committer), JournalError> {
+        let JournalOptions { dir, segment_bytes, cap_bytes, group: _ } = options;
+        // A directory that is not there yet holds nothing.
+        let own = fs.list(&dir).map_or(0, |files| files.iter().map(|(_, bytes)| bytes).sum());
+        let (cap, segment_bytes) = Cap::at_open(cap_bytes, segment_bytes, own, free);
         let (writer, opened) =
-            Writer::open(LogOptions { dir, segment_bytes }).map_err(|error| disk_error(&error))?;
+            Writer::open_on(fs, LogOptions { dir, segment_bytes }).map_err(|error| disk_error(&error))?;
         let view = writer.view().clone();
         tracing::info!(
             bytes = view.bytes(),
@@ -187,63 +174,19 @@ impl Journal {
         if opened.cut_bytes > 0 {
             tracing::info!(bytes = opened.cut_bytes, "cut an unfinished commit off the journal");
         }
-        let disk_bytes = view.bytes();
-        metrics.journal_bytes.set(disk_bytes);
-        let shared = Arc::new(Shared {
-            view,
-            metrics,
-            cap_bytes,
-            segment_bytes,
-            disk_bytes: AtomicU64::new(disk_bytes),
-            queue: Mutex::default(),
-            work: Condvar::new(),
-            failing: Mutex::default(),
-            registry: Mutex::default(),
-            panicked: Mutex::default(),
-            ended: Mutex::new(false),
-            news: Condvar::new(),
-            news_for_tasks: watch::Sender::new(false),
-        });
-        thread::start(writer, shared.clone(), group)
-            .map_err(|error| JournalError::Disk(format!("cannot start the journal's thread: {error}")))?;
-        Ok(Journal(Arc::new(Owner(shared))))
+        let shared = Arc::new(Shared::new(view, metrics, cap_bytes, segment_bytes));
+        let mut committer = Committer::new(writer, shared.clone(), cap);
+        committer.disk_has(free);
+        Ok((Journal(Arc::new(Owner(shared))), committer))
     }
 
-    /// Hands over a record without waiting. The returned `Commit` is awaited for the outcome.
+    /// Hands over a record without waiting. The returned `Commit` is awaited for the outcome. Backlog is `Busy` when
+    /// three quarters of the queue are taken, so that live batches need not wait behind it.
     ///
     /// # Errors
     /// `Busy`, `Full` and `Closed`: nothing was taken.
     pub fn append(&self, record: &Encoded) -> Result<Commit, JournalError> {
-        let shared = &self.0.0;
-        let bytes = record.0.clone();
-        let (done, commit) = oneshot::channel();
-        let mut queue = shared.queue();
-        let pending = (queue.waiting_bytes + queue.group_bytes) as u64;
-        if queue.closed {
-            return Err(JournalError::Closed);
-        }
-        if shared.disk_bytes.load(Relaxed) + pending >= shared.cap_bytes {
-            return Err(shared.refuse_full(&mut queue));
-        }
-        let taken = bytes.len() + RECORD_HEADER_BYTES;
-        let too_many = queue.waiting.len() >= QUEUE_RECORDS || queue.waiting_bytes + taken > QUEUE_BYTES;
-        if too_many {
-            return Err(JournalError::Busy);
-        }
-        let was_urgent = queue.is_urgent();
-        queue.waiting.push(Waiting { bytes, done });
-        queue.waiting_bytes += taken;
-        let first = queue.first_at.is_none();
-        if first {
-            queue.first_at = Some(Instant::now());
-        }
-        // The thread is woken once for the first, not for each that joins.
-        let wake = first || queue.is_urgent() && !was_urgent;
-        drop(queue);
-        if wake {
-            shared.work.notify_one();
-        }
-        Ok(Commit(commit))
+        self.0.0.append(record).map(Commit)
     }
 
     /// Registers a reader by name from `from` on (a place that is gone, or that this journal never had, means the
@@ -253,34 +196,35 @@ impl Journal {
     ///
     /// # Errors
     /// None today.
-    pub fn reader(&self, name: &'static str, from: Position) -> Result<JournalReader, JournalError> {
-        let reader = JournalReader::new(self.0.0.clone(), name, from, None);
-        self.0.0.registry().register(name, reader.position(), None);
+    pub fn reader(&self, name: impl Into<Arc<str>>, from: Position) -> Result<JournalReader, JournalError> {
+        let name = name.into();
+        let reader = JournalReader::new(self.0.0.clone(), name.clone(), from, None);
+        self.0.0.registry().register(name, reader.position(), false);
         Ok(reader)
     }
 
-    /// The same for a reader that may lag behind by `share_bytes` (at most half of the cap is used) and loses the
-    /// oldest segments beyond: counted in `influx_given_up_bytes` and logged. So is what lies between `from` and the
-    /// oldest that is left when the name is registered for the first time; the size of a segment that went before is
-    /// not known and is taken for that of a full one.
+    /// The same for a reader that may lag behind by `share_bytes` (at most half of the cap is used) and is to give up
+    /// the oldest beyond: see [`JournalReader::over_share`]. When it does not, and holds more than three quarters of the
+    /// cap, it loses the oldest segments: counted in `influx_given_up_bytes` and logged. So is what lies between `from`
+    /// and the oldest that is left when the name is registered for the first time; the size of a segment that went
+    /// before is not known and is taken for that of a full one.
     ///
     /// # Errors
     /// None today.
     pub fn lagging_reader(
         &self,
-        name: &'static str,
+        name: impl Into<Arc<str>>,
         from: Position,
         share_bytes: u64,
     ) -> Result<JournalReader, JournalError> {
-        let shared = &self.0.0;
-        let share = share_bytes.min(shared.cap_bytes / 2);
-        let reader = JournalReader::new(shared.clone(), name, from, Some(share));
-        let is_first = shared.registry().register(name, reader.position(), Some(share));
+        let (shared, name) = (&self.0.0, name.into());
+        let reader = JournalReader::new(shared.clone(), name.clone(), from, Some(share_bytes));
+        let is_first = shared.registry().register(name.clone(), reader.position(), true);
         let missing = registry::missing_bytes(from, reader.position(), shared.segment_bytes);
         if is_first && missing > 0 {
             shared.metrics.influx_given_up_bytes.add(missing);
             tracing::warn!(
-                reader = name,
+                reader = &*name,
                 bytes = missing,
                 %from,
                 first = %reader.position(),
@@ -288,6 +232,18 @@ impl Journal {
             );
         }
         Ok(reader)
+    }
+
+    /// Unregisters a reader: from now on nothing stays for it. It can still read what is there.
+    pub fn forget(&self, name: &str) {
+        if self.0.0.registry().forget(name) {
+            self.0.0.tidy();
+        }
+    }
+
+    /// The size at which appends are refused, now.
+    pub fn cap_bytes(&self) -> u64 {
+        self.0.0.cap()
     }
 
     /// Why nothing can be committed now, if so: for people.
@@ -299,8 +255,9 @@ impl Journal {
                 None => "ended".to_owned(),
             });
         }
-        if shared.disk_bytes.load(Relaxed) >= shared.cap_bytes {
-            let reader = shared.slowest().map_or("nobody", |(name, _)| name);
+        if shared.disk_bytes.load(Relaxed) >= shared.cap() {
+            let slowest = shared.slowest();
+            let reader = slowest.as_ref().map_or("nobody", |(name, _)| name);
             return Some(format!("full: {reader} has not passed its oldest part"));
         }
         lock(&shared.failing).clone()
@@ -341,60 +298,6 @@ impl Commit {
     /// `Disk`: the group's commit failed. `Closed`: the journal ended before it.
     pub async fn wait(self) -> Result<(), JournalError> {
         self.0.await.unwrap_or(Err(JournalError::Closed))
-    }
-}
-
-impl Queue {
-    /// Whether the thread should not wait for more.
-    fn is_urgent(&self) -> bool {
-        self.closed || self.waiting.len() >= QUEUE_RECORDS / 2 || self.waiting_bytes >= QUEUE_BYTES / 2
-    }
-}
-
-impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.queue)
-    }
-
-    fn registry(&self) -> MutexGuard<'_, Registry> {
-        lock(&self.registry)
-    }
-
-    fn set_failing(&self, why: Option<String>) {
-        *lock(&self.failing) = why;
-    }
-
-    /// The registered reader that holds the most, and from where on.
-    fn slowest(&self) -> Option<(&'static str, Position)> {
-        self.registry().slowest(&self.view)
-    }
-
-    fn close(&self) {
-        self.queue().closed = true;
-        self.work.notify_one();
-    }
-
-    fn refuse_full(&self, queue: &mut Queue) -> JournalError {
-        if queue.closed {
-            return JournalError::Closed;
-        }
-        if !std::mem::replace(&mut queue.full, true) {
-            let reader = self.slowest().map(|(name, _)| name);
-            tracing::warn!(
-                bytes = self.disk_bytes.load(Relaxed),
-                reader,
-                "journal is full, appends are refused"
-            );
-        }
-        JournalError::Full
-    }
-
-    /// Tells readers that something was committed or that the thread has ended.
-    fn tell(&self, ended: bool) {
-        // Under the lock, or a thread that has just looked and is about to wait would miss it.
-        *lock(&self.ended) = ended;
-        self.news.notify_all();
-        self.news_for_tasks.send_replace(ended);
     }
 }
 

@@ -8,7 +8,8 @@ use vitals_wire::log::{Damage, Position, Reader};
 use vitals_wire::record::Record;
 use vitals_wire::record::decode_record;
 
-use super::{JournalError, Shared, disk_error, lock};
+use super::shared::Shared;
+use super::{JournalError, disk_error, lock, registry};
 
 /// Damage is logged at once, then at most so often.
 const DAMAGE_LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -28,8 +29,8 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct JournalReader {
     shared: Arc<Shared>,
-    name: &'static str,
-    /// Bytes that it may hold, if not all.
+    name: Arc<str>,
+    /// Bytes that it was given to hold, if not all.
     share: Option<u64>,
     reader: Reader,
     news: watch::Receiver<bool>,
@@ -43,7 +44,7 @@ pub struct JournalReader {
 }
 
 impl JournalReader {
-    pub(super) fn new(shared: Arc<Shared>, name: &'static str, from: Position, share: Option<u64>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, name: Arc<str>, from: Position, share: Option<u64>) -> Self {
         let reader = shared.view.reader(from);
         let news = shared.news_for_tasks.subscribe();
         Self {
@@ -73,7 +74,7 @@ impl JournalReader {
         }
         self.step_over_lost();
         let next = self.next();
-        self.shared.registry().read(self.name, self.reader.position());
+        self.shared.registry().read(&self.name, self.reader.position());
         next
     }
 
@@ -138,11 +139,9 @@ impl JournalReader {
 
     /// Everything before `position` is no longer needed by this reader, durably so: segments may go.
     pub fn passed(&self, position: Position) {
-        if !self.shared.registry().pass(self.name, position) {
-            return;
+        if self.shared.registry().pass(&self.name, position) {
+            self.shared.tidy();
         }
-        self.shared.queue().tidy = true;
-        self.shared.work.notify_one();
     }
 
     /// Where the next record begins, or will: the cursor when all that was read has been dealt with.
@@ -155,18 +154,45 @@ impl JournalReader {
         self.shared.view.bytes_after(position)
     }
 
+    /// Where a reader that may lag holds more than its share (half of the cap at most): the start of a segment up to which
+    /// it is to give up, so that at most three quarters of the share are left. It notes durably what it is owed, then
+    /// calls [`skip_to`](Self::skip_to). One that does not do so in time loses the oldest segments all the same, when it
+    /// holds more than three quarters of the cap.
+    pub fn over_share(&self) -> Option<Position> {
+        let share = self.shared.limits().share(self.share?);
+        let passed = self.shared.registry().passed(&self.name);
+        if self.lag_bytes(passed) <= share {
+            return None;
+        }
+        let to = registry::cut_to(&self.shared.view, passed, share / 4 * 3);
+        (to > passed).then_some(to)
+    }
+
+    /// Goes on at `to`, or stays where it is if it has read further, and passes what lies before. It is not counted as
+    /// lost: the caller has noted it.
+    pub fn skip_to(&mut self, to: Position) {
+        let to = to.min(self.shared.view.end());
+        if to > self.reader.position() {
+            self.reader = self.shared.view.reader(to);
+            self.counted = Damage::default();
+            self.shared.registry().read(&self.name, self.reader.position());
+        }
+        self.passed(to);
+    }
+
     /// Whether this reader alone holds more than half of what the journal may take, and could free at least a quarter
     /// by passing what it has read: then it should. So it is told once for each quarter, not all the time.
     pub fn is_crowded(&self) -> bool {
-        let passed = self.shared.registry().passed(self.name);
+        let passed = self.shared.registry().passed(&self.name);
         let held = self.lag_bytes(passed);
         let freed = held.saturating_sub(self.lag_bytes(self.position()));
-        held > self.shared.cap_bytes / 2 && freed > self.shared.cap_bytes / 4
+        let cap = self.shared.cap();
+        held > cap / 2 && freed > cap / 4
     }
 
     /// Goes on behind what was removed although it was not read.
     fn step_over_lost(&mut self) {
-        let lost = self.shared.registry().take_lost(self.name);
+        let lost = self.shared.registry().take_lost(&self.name);
         if lost > 0 {
             // Also where the file is still open: what was counted as lost is not read after all.
             self.reader = self.shared.view.reader(self.reader.position());
@@ -175,7 +201,7 @@ impl JournalReader {
         }
         let is_due = self.lost_logged_at.is_none_or(|at| at.elapsed() >= DAMAGE_LOG_INTERVAL);
         if self.unlogged_lost > 0 && is_due {
-            let (reader, bytes, from) = (self.name, self.unlogged_lost, self.reader.position());
+            let (reader, bytes, from) = (&*self.name, self.unlogged_lost, self.reader.position());
             tracing::warn!(reader, bytes, %from, "a reader of the journal lagged too much and goes on behind a gap");
             self.unlogged_lost = 0;
             self.lost_logged_at = Some(Instant::now());
@@ -194,7 +220,7 @@ impl JournalReader {
             return;
         }
         let Damage { stretches, bytes } = std::mem::take(&mut self.unlogged);
-        let (reader, before) = (self.name, self.reader.position());
+        let (reader, before) = (&*self.name, self.reader.position());
         tracing::error!(reader, %before, stretches, bytes, error, "skipped what cannot be read of the journal");
         self.logged_at = Some(Instant::now());
     }

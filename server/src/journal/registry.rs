@@ -1,5 +1,6 @@
 //! Who reads the journal, how far each has come, and what each may hold.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vitals_wire::log::{Position, View};
@@ -7,19 +8,42 @@ use vitals_wire::log::{Position, View};
 /// That a reader begins to lose segments is logged at most so often.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
+/// What bounds a lagging reader.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// The journal's cap, now.
+    pub(super) cap: u64,
+    /// Bytes of the journal, now.
+    pub(super) held: u64,
+}
+
+impl Limits {
+    /// What a lagging reader is asked to hold at most, when it was given `share`. It is to give up the oldest beyond by
+    /// itself, after it has noted what it is owed.
+    pub(super) fn share(self, share: u64) -> u64 {
+        share.min(self.cap / 2)
+    }
+
+    /// What one may hold at most, asked or not. What several hold overlaps, so this bounds them all together.
+    fn most(self) -> u64 {
+        // A lagging reader is never what stops the appends, however large the segments are.
+        if self.held >= self.cap { self.cap / 2 } else { self.cap / 4 * 3 }
+    }
+}
+
 /// The registered readers, by name.
 #[derive(Debug, Default)]
 pub(super) struct Registry(Vec<Registered>);
 
 #[derive(Debug)]
 struct Registered {
-    name: &'static str,
+    name: Arc<str>,
     /// It needs nothing before.
     passed: Position,
     /// How far it has read.
     read: Position,
-    /// Bytes that it may hold; none: what it has not passed stays.
-    share: Option<u64>,
+    /// Whether it may lose what it has not passed, where that is too much.
+    lagging: bool,
     /// Bytes that it lost and does not know of.
     lost: u64,
     logged_at: Option<Instant>,
@@ -27,28 +51,28 @@ struct Registered {
 
 impl Registered {
     /// From where on segments stay for it.
-    fn holds_from(&self, view: &View) -> Position {
-        let Some(share) = self.share else { return self.passed };
-        let starts = view.segments().into_iter().map(|segment| start_of(segment.number));
-        let mut from = self.passed;
-        for start in starts.filter(|start| *start > self.passed) {
-            if view.bytes_after(from) <= share {
-                break;
-            }
-            from = start;
+    fn holds_from(&self, view: &View, limits: Limits) -> Position {
+        let most = limits.most();
+        if !self.lagging || view.bytes_after(self.passed) <= most {
+            return self.passed;
         }
-        from
+        cut_to(view, self.passed, most)
     }
 }
 
 impl Registry {
     /// Adds a reader or sets its place; whether it is a new one.
-    pub(super) fn register(&mut self, name: &'static str, from: Position, share: Option<u64>) -> bool {
-        let before = self.0.len();
-        self.0.retain(|reader| reader.name != name);
-        let is_new = self.0.len() == before;
-        self.0.push(Registered { name, passed: from, read: from, share, lost: 0, logged_at: None });
+    pub(super) fn register(&mut self, name: Arc<str>, from: Position, lagging: bool) -> bool {
+        let is_new = !self.forget(&name);
+        self.0.push(Registered { name, passed: from, read: from, lagging, lost: 0, logged_at: None });
         is_new
+    }
+
+    /// Takes a reader out; whether there was one of that name.
+    pub(super) fn forget(&mut self, name: &str) -> bool {
+        let before = self.0.len();
+        self.0.retain(|reader| &*reader.name != name);
+        self.0.len() < before
     }
 
     /// Takes down that a reader has passed a place; whether that is news.
@@ -60,7 +84,7 @@ impl Registry {
 
     /// The place that a reader has passed.
     pub(super) fn passed(&self, name: &str) -> Position {
-        self.0.iter().find(|reader| reader.name == name).map_or(Position::default(), |reader| reader.passed)
+        self.0.iter().find(|reader| &*reader.name == name).map_or(Position::default(), |reader| reader.passed)
     }
 
     /// Takes down how far a reader has read.
@@ -76,38 +100,39 @@ impl Registry {
     }
 
     /// The reader that holds the most, and from where on: what lies before may go. None while all are lagging ones.
-    pub(super) fn slowest(&self, view: &View) -> Option<(&'static str, Position)> {
-        self.0.iter().find(|reader| reader.share.is_none())?;
-        self.0.iter().map(|reader| (reader.name, reader.holds_from(view))).min_by_key(|(_, from)| *from)
+    pub(super) fn slowest(&self, view: &View, limits: Limits) -> Option<(Arc<str>, Position)> {
+        self.0.iter().find(|reader| !reader.lagging)?;
+        let held = self.0.iter().map(|reader| (reader, reader.holds_from(view, limits)));
+        held.min_by_key(|(_, from)| *from).map(|(reader, from)| (reader.name.clone(), from))
     }
 
-    /// Whether a reader lags more than its share.
-    pub(super) fn is_over_share(&self, view: &View) -> bool {
-        self.0.iter().any(|reader| reader.share.is_some_and(|share| view.bytes_after(reader.passed) > share))
+    /// Whether a lagging reader holds more than any may.
+    pub(super) fn is_over_limit(&self, view: &View, limits: Limits) -> bool {
+        let mut lagging = self.0.iter().filter(|reader| reader.lagging);
+        lagging.any(|reader| view.bytes_after(reader.passed) > limits.most())
     }
 
     /// What each lagging reader has not read: to be given to `note_lost` after a removal.
-    pub(super) fn unread(&self, view: &View) -> Vec<(&'static str, Position, u64)> {
-        let lagging = self.0.iter().filter(|reader| reader.share.is_some());
-        lagging.map(|reader| (reader.name, reader.read, view.bytes_after(reader.read))).collect()
+    pub(super) fn unread(&self, view: &View) -> Vec<(Arc<str>, Position, u64)> {
+        let lagging = self.0.iter().filter(|reader| reader.lagging);
+        lagging.map(|reader| (reader.name.clone(), reader.read, view.bytes_after(reader.read))).collect()
     }
 
     /// Takes down what a removal cost the lagging readers; the sum of it.
-    pub(super) fn note_lost(&mut self, unread: Vec<(&'static str, Position, u64)>, view: &View) -> u64 {
+    pub(super) fn note_lost(&mut self, unread: Vec<(Arc<str>, Position, u64)>, view: &View) -> u64 {
         let mut sum = 0;
         for (name, read, before) in unread {
             let lost = before.saturating_sub(view.bytes_after(read));
-            let Some(reader) = self.of(name).filter(|_| lost > 0) else { continue };
+            let Some(reader) = self.of(&name).filter(|_| lost > 0) else { continue };
             sum += lost;
             let begins = reader.lost == 0;
             reader.lost += lost;
             if begins && reader.logged_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                 reader.logged_at = Some(Instant::now());
                 tracing::warn!(
-                    reader = name,
+                    reader = &*name,
                     bytes = lost,
-                    share = reader.share,
-                    "a reader of the journal lags more than its share and begins to lose the oldest part"
+                    "a reader of the journal lags more than any may and begins to lose the oldest part"
                 );
             }
         }
@@ -115,8 +140,23 @@ impl Registry {
     }
 
     fn of(&mut self, name: &str) -> Option<&mut Registered> {
-        self.0.iter_mut().find(|reader| reader.name == name)
+        self.0.iter_mut().find(|reader| &*reader.name == name)
     }
+}
+
+/// The start of the first segment behind `from` from which on at most `most` bytes are left; that of the newest, if there
+/// is none.
+pub(super) fn cut_to(view: &View, from: Position, most: u64) -> Position {
+    let mut to = from;
+    for start in view.segments().into_iter().map(|segment| start_of(segment.number)) {
+        if start > from {
+            to = start;
+            if view.bytes_after(start) <= most {
+                break;
+            }
+        }
+    }
+    to
 }
 
 /// At most what lay between `from` and `first`, the beginning of the oldest segment, when each segment was a full one.
