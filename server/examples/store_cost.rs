@@ -5,6 +5,7 @@
 //!
 //! `cargo run --profile ci -p vitals-server --example store_cost`
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use vitals_server::store::{Engine, Now, Seal, StoreOptions};
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::centi::Centi;
 use vitals_wire::ids::HostId;
+use vitals_wire::line::HostTags;
 use vitals_wire::log::Position;
 use vitals_wire::record::Record;
 use vitals_wire::sample::Sample;
@@ -127,6 +129,7 @@ fn reading(dir: &std::path::Path, hosts: usize, steps: usize) -> Result<()> {
         Ok(())
     })?;
     println!("reading one field of {hosts} hosts, 1 h: {all:.2} ms");
+    whole(&fleet, hosts, last_ms, "merged")?;
     // The same where the last hour still lies in small blobs and memory.
     for _ in 0..(50 * 60 / 5) {
         fleet.step(true)?;
@@ -140,6 +143,28 @@ fn reading(dir: &std::path::Path, hosts: usize, steps: usize) -> Result<()> {
         Ok(())
     })?;
     println!("the same, the last hour not merged yet: {all:.2} ms");
+    whole(&fleet, hosts, last_ms, "not merged yet")
+}
+
+/// Whole samples of the last hour as line protocol.
+fn whole(fleet: &Fleet, hosts: usize, last_ms: i64, name: &str) -> Result<()> {
+    let tags = HostTags::new("web-1", [("zone", "north")]);
+    let (mut out, mut lines, mut bytes) = (Vec::new(), 0, 0);
+    let start = cpu_ns()?;
+    for number in 0..hosts {
+        fleet.engine.each_row(host(number), last_ms - 3_600_000, last_ms, |row| {
+            lines += row.write(&mut out, &tags);
+            ControlFlow::Continue(())
+        })?;
+        bytes += out.len();
+        out.clear();
+    }
+    let ns = cpu_ns()? - start;
+    println!(
+        "whole samples as lines, {hosts} hosts, 1 h {name}: {lines} lines, {:.0} bytes each, {:.0} a second and core",
+        bytes as f64 / lines as f64,
+        lines as f64 / (ns as f64 / 1e9)
+    );
     Ok(())
 }
 

@@ -56,6 +56,16 @@ pub fn write_sample(out: &mut Vec<u8>, host: &HostTags, sample: &Sample) -> usiz
     writer.lines
 }
 
+/// Appends one line for each of the points that a sample of this time mapped to, as `write_sample` does. Gives how many.
+pub fn write_points(out: &mut Vec<u8>, host: &HostTags, time_ms: i64, points: &[Point<'_>]) -> usize {
+    let Some(time_ns) = time_ms.checked_mul(1_000_000) else {
+        return 0;
+    };
+    let mut writer = LineWriter::new(out, host, time_ns);
+    points.iter().for_each(|point| writer.point(*point));
+    writer.lines
+}
+
 /// Writes points of one host and one time.
 struct LineWriter<'a> {
     out: &'a mut Vec<u8>,

@@ -57,6 +57,52 @@ pub struct Point<'a> {
     pub fields: &'a [Field<'a>],
 }
 
+/// The measurements, in the order in which `map_sample` gives them where sections stand in the order of their kinds, as
+/// clients send them.
+pub const MEASUREMENTS: &[&str] = &[
+    "cpu",
+    "mem",
+    "swap",
+    "disk",
+    "diskio",
+    "net",
+    "system",
+    "kernel",
+    "processes",
+    "temp",
+    "vitals_process",
+    "vitals_client",
+    "vitals_server",
+    "vitals_event",
+];
+
+/// Tags and fields of what happened to a host.
+#[derive(Debug, Clone, Copy)]
+pub struct EventPoint<'a> {
+    about: &'a str,
+    tags: [Tag<'a>; 1],
+    fields: [Field<'a>; 2],
+}
+
+impl<'a> EventPoint<'a> {
+    /// Of the host called `name`; `kind` is the event's word.
+    pub fn new(name: &'a str, kind: &'a str, detail: &'a str) -> Self {
+        Self {
+            about: name,
+            tags: [Tag { key: "event", value: kind }],
+            fields: [
+                Field { name: "count", value: Value::Integer(1) },
+                Field { name: "detail", value: Value::Text(detail) },
+            ],
+        }
+    }
+
+    /// It as a point.
+    pub fn point(&self) -> Point<'_> {
+        Point { measurement: "vitals_event", about: Some(self.about), tags: &self.tags, fields: &self.fields }
+    }
+}
+
 /// Takes the points of a sample, one after another.
 pub trait Points {
     /// Takes one.
@@ -398,16 +444,8 @@ impl<'a, P: Points> Mapper<'a, P> {
     /// `detail` is a text, for annotations; `count` makes the events countable.
     fn vitals_event(&mut self, events: &Events) {
         for event in &events.events {
-            let fields = [
-                Field { name: "count", value: Value::Integer(1) },
-                Field { name: "detail", value: Value::Text(&event.detail) },
-            ];
-            self.points.point(Point {
-                measurement: "vitals_event",
-                about: Some(&event.name),
-                tags: &[Tag { key: "event", value: event.kind.word() }],
-                fields: &fields,
-            });
+            let event = EventPoint::new(&event.name, event.kind.word(), &event.detail);
+            self.points.point(event.point());
         }
     }
 }

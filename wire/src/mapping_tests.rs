@@ -167,6 +167,19 @@ fn tags_and_fields_ascend_in_every_point() {
 }
 
 #[test]
+fn points_of_sections_in_the_order_of_their_kinds_come_in_the_order_of_the_measurements() {
+    let mut sections = full_sections();
+    sections.push(Box::<ClientHealth>::default().into());
+    sections.sort_by_key(Section::kind);
+    let places: Vec<_> = points_of(sections)
+        .iter()
+        .map(|point| MEASUREMENTS.iter().position(|measurement| *measurement == point.measurement).unwrap())
+        .collect();
+    assert!(places.is_sorted(), "{places:?}");
+    assert_eq!(places.iter().collect::<BTreeSet<_>>().len(), MEASUREMENTS.len(), "each is there");
+}
+
+#[test]
 fn reserved_label_keys_are_the_tags_of_the_mapping_and_those_that_influxdb_refuses() {
     let points = points_of(full_sections());
     let mut keys: BTreeSet<&str> =

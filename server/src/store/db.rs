@@ -22,6 +22,7 @@ use vitals_wire::log::Position;
 
 use super::StoreError;
 use super::dictionary::{ColumnKey, Dictionary};
+use super::storage::Loaded;
 
 /// Layout of the tables.
 pub(super) const VERSION: i64 = 1;
@@ -94,7 +95,7 @@ pub(super) fn hour_and_host(key: i64) -> (i64, u32) {
 
 /// The two tables of blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Blobs {
+pub enum Blobs {
     Pieces,
     Raw,
 }
@@ -170,15 +171,6 @@ fn explain(path: &Path, error: &rusqlite::Error) -> StoreError {
         Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged { path, detail },
         _ => StoreError::Unavailable { path, detail },
     }
-}
-
-/// What the file holds beside blobs and events.
-#[derive(Debug)]
-pub(super) struct Loaded {
-    /// By number, without holes.
-    pub hosts: Vec<HostId>,
-    pub dictionary: Dictionary,
-    pub cursor: Position,
 }
 
 /// Reads hosts, dictionary and cursor.
@@ -284,63 +276,54 @@ pub(super) fn put_cursor(transaction: &Transaction<'_>, cursor: Position) -> rus
         .map(drop)
 }
 
-/// Adds a piece behind those that the host has in this hour; false when it can have no more.
-pub(super) fn put_piece(
+/// Puts a blob where there is none, but for `raw`, where it takes the place of the one before.
+pub(super) fn put_blob(
     transaction: &Transaction<'_>,
-    hour: i64,
-    host: u32,
+    blobs: Blobs,
+    key: i64,
     blob: &[u8],
-) -> rusqlite::Result<bool> {
-    let keys = keys(hour, host);
-    let last: Option<i64> = transaction
-        .prepare_cached("SELECT max(key) FROM pieces WHERE key >= ?1 AND key < ?2")?
-        .query_row(params![keys.start, keys.end], |row| row.get(0))?;
-    let key = last.map_or(keys.start, |last| last + 1);
-    if key >= keys.end {
-        return Ok(false);
-    }
-    transaction
-        .prepare_cached("INSERT INTO pieces (key, blob) VALUES (?1, ?2)")?
-        .execute(params![key, blob])?;
-    Ok(true)
+) -> rusqlite::Result<()> {
+    let sql = match blobs {
+        Blobs::Pieces => "INSERT INTO pieces (key, blob) VALUES (?1, ?2)",
+        Blobs::Raw => "INSERT OR REPLACE INTO raw (key, blob) VALUES (?1, ?2)",
+    };
+    transaction.prepare_cached(sql)?.execute(params![key, blob]).map(drop)
 }
 
-pub(super) fn put_raw(transaction: &Transaction<'_>, key: i64, blob: &[u8]) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO raw (key, blob) VALUES (?1, ?2)")?
-        .execute(params![key, blob])
-        .map(drop)
+pub(super) fn delete_blob(transaction: &Transaction<'_>, blobs: Blobs, key: i64) -> rusqlite::Result<()> {
+    let sql = match blobs {
+        Blobs::Pieces => "DELETE FROM pieces WHERE key = ?1",
+        Blobs::Raw => "DELETE FROM raw WHERE key = ?1",
+    };
+    transaction.prepare_cached(sql)?.execute([key]).map(drop)
 }
 
-pub(super) fn delete_piece(transaction: &Transaction<'_>, key: i64) -> rusqlite::Result<()> {
-    transaction.prepare_cached("DELETE FROM pieces WHERE key = ?1")?.execute([key]).map(drop)
-}
-
-/// Deletes at most `limit` blobs below `key` from a table, and tells how many went.
+/// Deletes at most `limit` blobs below `key` from a table.
 pub(super) fn delete_below(
     transaction: &Transaction<'_>,
     blobs: Blobs,
     key: i64,
     limit: usize,
-) -> rusqlite::Result<usize> {
+) -> rusqlite::Result<()> {
     let table = blobs.table();
     let sql = format!(
         "DELETE FROM {table} WHERE key IN (SELECT key FROM {table} WHERE key < ?1 ORDER BY key LIMIT ?2)"
     );
-    transaction.prepare_cached(&sql)?.execute(params![key, limit as i64])
+    transaction.prepare_cached(&sql)?.execute(params![key, limit as i64]).map(drop)
 }
 
 pub(super) fn delete_events_before(
     transaction: &Transaction<'_>,
     time_ms: i64,
     limit: usize,
-) -> rusqlite::Result<usize> {
+) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "DELETE FROM events WHERE (time_ms, place) IN \
              (SELECT time_ms, place FROM events WHERE time_ms < ?1 ORDER BY time_ms, place LIMIT ?2)",
         )?
         .execute(params![time_ms, limit as i64])
+        .map(drop)
 }
 
 /// Keys of a table from `keys`, ascending.

@@ -9,7 +9,7 @@ pub(super) const MAX_COLUMNS: usize = 4 << 20;
 
 /// A column as the dictionary knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct ColumnKey {
+pub struct ColumnKey {
     pub measurement: Box<str>,
     /// Ascending by key, none empty.
     pub tags: Box<[(Box<str>, Box<str>)]>,
@@ -19,7 +19,7 @@ pub(super) struct ColumnKey {
 
 /// All columns, by number from 0 and by what they are.
 #[derive(Debug, Default)]
-pub(super) struct Dictionary {
+pub struct Dictionary {
     columns: Vec<std::sync::Arc<ColumnKey>>,
     numbers: HashMap<std::sync::Arc<ColumnKey>, u32>,
     /// Numbers by measurement and field, ascending.

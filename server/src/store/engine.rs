@@ -1,9 +1,9 @@
 //! What the store's thread does: takes samples in, seals and merges them. Time is told to it, so that tests need no clock.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use rusqlite::{Connection, TransactionBehavior};
 use tracing::{error, info, warn};
 use vitals_wire::ids::HostId;
 use vitals_wire::log::Position;
@@ -17,9 +17,11 @@ use super::db::{self, Blobs, StoredEvent, Usage};
 use super::layout::Layouts;
 use super::memory::Memory;
 use super::rows::Scratch;
+use super::sqlite::Sqlite;
+use super::storage::{Storage, StorageError, Transaction, read_from};
 use super::sweep::Sweep;
 use super::table::{Table, merge};
-use super::{Series, Shared, StoreError, StoreOptions, read, write};
+use super::{Row, RowRef, Series, Shared, StoreCounters, StoreError, StoreOptions, read, write};
 use crate::field::FieldSelector;
 use crate::metrics::Metrics;
 
@@ -61,11 +63,11 @@ pub enum Seal {
     All,
 }
 
-/// The store without its thread and its journal: for measurements and tests. `Store` is what a server uses.
+/// The store without its thread and its journal: for measurements and simulations. `Store` is what a server uses.
 #[derive(Debug)]
-pub struct Engine {
+pub struct Engine<S: Storage = Sqlite> {
     pub(super) shared: Arc<Shared>,
-    pub(super) connection: Connection,
+    pub(super) storage: S,
     options: StoreOptions,
     metrics: Arc<Metrics>,
     layouts: Layouts,
@@ -89,19 +91,51 @@ pub struct Engine {
 impl Engine {
     /// Opens the file and reads what is needed of it.
     pub fn open(options: StoreOptions, metrics: Arc<Metrics>, now: Now) -> Result<Self, StoreError> {
-        let connection = db::open(&options.path)?;
-        let loaded = db::load(&options.path, &connection)?;
+        let storage = Sqlite::open(&options.path)?;
+        Self::open_on(storage, options, metrics, now)
+    }
+
+    /// What the file holds.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        Ok(db::usage(&self.storage.connection)?)
+    }
+
+    /// Copies the write-ahead log into the file, as far as readers let it.
+    pub(super) fn checkpoint(&self) {
+        let busy = self
+            .storage
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        let why = match busy {
+            Ok(false) => return,
+            Ok(true) => "a reader is in the way".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        warn!(error = why, "the log of history could not be copied into its file and stays beside it");
+    }
+}
+
+impl<S: Storage> Engine<S> {
+    /// Opens what lies in `storage`; the path of the options plays no part.
+    pub fn open_on(
+        storage: S,
+        options: StoreOptions,
+        metrics: Arc<Metrics>,
+        now: Now,
+    ) -> Result<Self, StoreError> {
+        let loaded = storage.load()?;
         let mut memory = Memory::default();
+        memory.position = loaded.cursor;
         for id in &loaded.hosts {
             memory.add(*id);
         }
         let hosts = memory.hosts.len();
         let cycle = options.seal_after.saturating_sub(options.commit_every * 2).max(options.seal_after / 2);
         let columns_in_file = loaded.dictionary.len();
-        let shared = Arc::new(Shared::new(&options, memory, loaded.dictionary));
+        let shared = Arc::new(Shared::new(storage.readers(), memory, loaded.dictionary));
         Ok(Self {
             shared,
-            connection,
+            storage,
             layouts: Layouts::default(),
             values: Vec::new(),
             scratch: Scratch::default(),
@@ -125,18 +159,19 @@ impl Engine {
     }
 
     /// The place in the journal up to which samples were taken in.
-    pub(super) fn position(&self) -> Position {
+    pub fn position(&self) -> Position {
         self.position
     }
 
     /// Samples are taken in from this place on: the cursor, or what the journal has instead of it.
-    pub(super) fn begin_at(&mut self, position: Position) {
+    pub fn begin_at(&mut self, position: Position) {
         // A new history begins where the journal does.
         if position != self.cursor && self.cursor != Position::default() {
             warn!(cursor = %self.cursor, %position, "the journal does not reach back to the cursor of history");
         }
         self.position = position;
         self.cursor = position;
+        write(&self.shared.memory).position = position;
     }
 
     /// Takes a record in; `after` is the place behind it.
@@ -145,6 +180,8 @@ impl Engine {
         self.position = after;
         let shared = self.shared.clone();
         let mut memory = write(&shared.memory);
+        // Whoever sees it sees the record's samples too: they come under the same lock.
+        memory.position = after;
         let known = memory.number(record.host);
         let host = match known {
             Some(host) => host,
@@ -204,12 +241,12 @@ impl Engine {
     }
 
     /// Whether a commit should not wait.
-    pub(super) fn is_urgent(&self) -> bool {
+    pub fn is_urgent(&self) -> bool {
         self.surplus >= MAX_SURPLUS || self.is_full()
     }
 
     /// Whether memory holds as much as it may: then nothing is to be taken in until a commit has succeeded.
-    pub(super) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         read(&self.shared.memory).bytes >= self.options.memory_bytes
     }
 
@@ -259,17 +296,17 @@ impl Engine {
         if is_idle {
             return Ok(());
         }
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut transaction = self.storage.begin()?;
         for (number, host) in memory.hosts.iter().enumerate().skip(self.hosts_in_file) {
-            db::put_host(&transaction, number as u32, host.id)?;
+            transaction.put_host(number as u32, host.id)?;
         }
         for number in self.columns_in_file as u32..columns as u32 {
             if let Some(column) = dictionary.column(number) {
-                db::put_column(&transaction, number, column)?;
+                transaction.put_column(number, column)?;
             }
         }
         for event in &memory.events {
-            db::put_event(&transaction, event)?;
+            transaction.put_event(event)?;
         }
         let (mut duplicates, mut lost) = (0, 0);
         for host in hosts {
@@ -281,7 +318,7 @@ impl Engine {
                     duplicates += twice;
                 }
                 let stored = match self.encoder.encode(&table) {
-                    Ok(blob) => db::put_piece(&transaction, rows.hour, *host, &blob)?,
+                    Ok(blob) => put_piece(&mut *transaction, rows.hour, *host, &blob)?,
                     Err(error) => {
                         error!(host = %memory.hosts[*host as usize].id, %error, "samples cannot be encoded");
                         false
@@ -292,7 +329,7 @@ impl Engine {
                 }
             }
         }
-        db::put_cursor(&transaction, cursor)?;
+        transaction.put_cursor(cursor)?;
         transaction.commit()?;
         let hosts_known = memory.hosts.len();
         drop((memory, dictionary));
@@ -328,23 +365,26 @@ impl Engine {
         if hosts.is_empty() {
             return Ok(());
         }
-        let mut found: Vec<Vec<i64>> = Vec::new();
-        let mut from = 0;
-        while let Some(first) = db::first_key(&self.connection, Blobs::Pieces, from)? {
-            let (hour, _) = db::hour_and_host(first);
-            from = db::key(hour + 1, 0);
-            let keys = db::key(hour, hosts.start)..db::keys(hour, hosts.end - 1).end;
-            let slack = MERGE_SLACK_MS.saturating_add(self.options.seal_after.as_millis() as i64);
-            let is_over = db::hour_start(hour + 1).saturating_add(slack) <= now.wall_ms;
-            let keys = db::keys_in(&self.connection, Blobs::Pieces, keys)?;
-            let of_hosts = keys.chunk_by(|a, b| db::hour_and_host(*a) == db::hour_and_host(*b));
-            found.extend(of_hosts.filter(|keys| is_over || keys.len() >= CROWDED).map(<[i64]>::to_vec));
-        }
+        let slack = MERGE_SLACK_MS.saturating_add(self.options.seal_after.as_millis() as i64);
+        let found = read_from(&self.storage, |view| {
+            let mut found: Vec<Vec<i64>> = Vec::new();
+            let mut from = 0;
+            while let Some(first) = view.first_key(Blobs::Pieces, from)? {
+                let (hour, _) = db::hour_and_host(first);
+                from = db::key(hour + 1, 0);
+                let keys = db::key(hour, hosts.start)..db::keys(hour, hosts.end - 1).end;
+                let is_over = db::hour_start(hour + 1).saturating_add(slack) <= now.wall_ms;
+                let keys = view.keys(Blobs::Pieces, keys)?;
+                let of_hosts = keys.chunk_by(|a, b| db::hour_and_host(*a) == db::hour_and_host(*b));
+                found.extend(of_hosts.filter(|keys| is_over || keys.len() >= CROWDED).map(<[i64]>::to_vec));
+            }
+            Ok(found)
+        })?;
         for batch in found.chunks(MERGE_HOSTS) {
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut transaction = self.storage.begin()?;
             let mut duplicates = 0;
             for pieces in batch {
-                duplicates += merge_pieces(&transaction, &self.shared, &mut self.encoder, pieces)?;
+                duplicates += merge_pieces(&mut *transaction, &self.shared, &mut self.encoder, pieces)?;
             }
             transaction.commit()?;
             self.metrics.samples_duplicate.add(duplicates);
@@ -356,17 +396,65 @@ impl Engine {
         let key = db::key(db::hour_of(self.options.oldest_kept_ms(wall_ms)).unwrap_or_default(), 0);
         let events_before = wall_ms.saturating_sub(self.options.keep_events.as_millis() as i64);
         let is_old = |found: Option<i64>| found.is_some_and(|found| found < key);
-        let has_old = is_old(db::first_key(&self.connection, Blobs::Raw, 0)?)
-            || is_old(db::first_key(&self.connection, Blobs::Pieces, 0)?);
-        let has_old_events = !db::events(&self.connection, i64::MIN..events_before, 1)?.is_empty();
+        let (has_old, has_old_events) = read_from(&self.storage, |view| {
+            let has_old = is_old(view.first_key(Blobs::Raw, 0)?) || is_old(view.first_key(Blobs::Pieces, 0)?);
+            Ok((has_old, !view.events(i64::MIN..events_before, 1)?.is_empty()))
+        })?;
         if !has_old && !has_old_events {
             return Ok(());
         }
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        db::delete_below(&transaction, Blobs::Raw, key, DELETE_ROWS)?;
-        db::delete_below(&transaction, Blobs::Pieces, key, DELETE_ROWS)?;
-        db::delete_events_before(&transaction, events_before, DELETE_ROWS)?;
-        Ok(transaction.commit()?)
+        let mut transaction = self.storage.begin()?;
+        transaction.delete_below(Blobs::Raw, key, DELETE_ROWS)?;
+        transaction.delete_below(Blobs::Pieces, key, DELETE_ROWS)?;
+        transaction.delete_events_before(events_before, DELETE_ROWS)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// `Store::samples`.
+    pub fn samples(&self, host: HostId, from_ms: i64, to_ms: i64) -> Result<Vec<i64>, StoreError> {
+        self.shared.samples(host, from_ms..to_ms)
+    }
+
+    /// `Store::rows`.
+    pub fn rows(&self, host: HostId, from_ms: i64, to_ms: i64, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.shared.rows(host, from_ms..to_ms, limit)
+    }
+
+    /// `Store::each_row`.
+    pub fn each_row(
+        &self,
+        host: HostId,
+        from_ms: i64,
+        to_ms: i64,
+        mut take: impl FnMut(RowRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.shared.each_row(host, from_ms..to_ms, &mut take)
+    }
+
+    /// `Store::events`.
+    pub fn events(&self, from_ms: i64, to_ms: i64, limit: usize) -> Result<Vec<StoredEvent>, StoreError> {
+        self.shared.events(from_ms..to_ms, limit)
+    }
+
+    /// `Store::last_events`.
+    pub fn last_events(&self) -> Result<Vec<StoredEvent>, StoreError> {
+        self.shared.last_events()
+    }
+
+    /// `Store::newest_ms`.
+    pub fn newest_ms(&self, host: HostId) -> Result<Option<i64>, StoreError> {
+        self.shared.newest_ms(host)
+    }
+
+    /// `Store::hosts`.
+    pub fn hosts(&self) -> Vec<HostId> {
+        self.shared.hosts()
+    }
+
+    /// `Store::counters`.
+    pub fn counters(&self) -> &StoreCounters {
+        &self.shared.counters
     }
 
     /// `Store::series`.
@@ -379,23 +467,6 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<Series>, StoreError> {
         self.shared.series(host, field, from_ms..to_ms, limit)
-    }
-
-    /// What the file holds.
-    pub fn usage(&self) -> Result<Usage, StoreError> {
-        Ok(db::usage(&self.connection)?)
-    }
-
-    /// Copies the write-ahead log into the file, as far as readers let it.
-    pub(super) fn checkpoint(&self) {
-        let busy =
-            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-        let why = match busy {
-            Ok(false) => return,
-            Ok(true) => "a reader is in the way".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        warn!(error = why, "the log of history could not be copied into its file and stays beside it");
     }
 
     /// Logs the start.
@@ -413,18 +484,18 @@ impl Engine {
 
 /// Merges the pieces of one host and hour with the blob that is there, and tells how many samples were there twice.
 fn merge_pieces(
-    transaction: &rusqlite::Transaction<'_>,
+    transaction: &mut dyn Transaction,
     shared: &Shared,
     encoder: &mut BlobEncoder,
     pieces: &[i64],
-) -> rusqlite::Result<u64> {
+) -> Result<u64, StorageError> {
     let Some(first) = pieces.first() else { return Ok(0) };
     let (hour, host) = db::hour_and_host(*first);
     let raw_key = db::key(hour, host);
     let mut tables: Vec<Table> = Vec::with_capacity(pieces.len() + 1);
     let mut bytes = 0;
-    let raw = match db::blob(transaction, Blobs::Raw, raw_key) {
-        Err(error) if !is_damage(&error) => return Err(error),
+    let raw = match transaction.view().blob(Blobs::Raw, raw_key) {
+        Err(error @ StorageError::Failed(_)) => return Err(error),
         found => found.map_err(|error| error.to_string()),
     };
     if let Some(raw) = raw.transpose() {
@@ -440,8 +511,8 @@ fn merge_pieces(
     }
     let mut merged = Vec::with_capacity(pieces.len());
     for key in pieces {
-        let piece = match db::blob(transaction, Blobs::Pieces, *key) {
-            Err(error) if !is_damage(&error) => return Err(error),
+        let piece = match transaction.view().blob(Blobs::Pieces, *key) {
+            Err(error @ StorageError::Failed(_)) => return Err(error),
             found => found.map_err(|error| error.to_string()),
         };
         let Some(piece) = piece.transpose() else { continue };
@@ -463,9 +534,9 @@ fn merge_pieces(
     let (table, duplicates) = merge(&tables);
     match encoder.encode(&table) {
         Ok(blob) => {
-            db::put_raw(transaction, raw_key, &blob)?;
+            transaction.put_blob(Blobs::Raw, raw_key, &blob)?;
             for key in merged {
-                db::delete_piece(transaction, key)?;
+                transaction.delete_blob(Blobs::Pieces, key)?;
             }
             shared.counters.merged.add(1);
             Ok(duplicates)
@@ -477,9 +548,19 @@ fn merge_pieces(
     }
 }
 
-/// Whether a failure is of what lies in the file there, not of the disk or the file as a whole.
-pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, TypeMismatch};
-    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | TypeMismatch))
-        || matches!(error, rusqlite::Error::InvalidColumnType(..))
+/// Adds a piece behind those that the host has in this hour; false when it can have no more.
+fn put_piece(
+    transaction: &mut dyn Transaction,
+    hour: i64,
+    host: u32,
+    blob: &[u8],
+) -> Result<bool, StorageError> {
+    let keys = db::keys(hour, host);
+    let last = transaction.view().last_key(Blobs::Pieces, keys.end)?.filter(|last| *last >= keys.start);
+    let key = last.map_or(keys.start, |last| last + 1);
+    if key >= keys.end {
+        return Ok(false);
+    }
+    transaction.put_blob(Blobs::Pieces, key, blob)?;
+    Ok(true)
 }

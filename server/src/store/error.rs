@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::storage::StorageError;
+
 /// Why the store cannot be opened, read or written. Whatever is in the file stays there.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -63,6 +65,12 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<StorageError> for StoreError {
+    fn from(error: StorageError) -> Self {
         Self::Failed(error.to_string())
     }
 }

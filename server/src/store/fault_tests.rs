@@ -44,7 +44,7 @@ fn open_error(rig: &mut Rig) -> StoreError {
 #[test]
 fn a_file_of_a_newer_version_is_refused_by_its_number() {
     let mut rig = filled();
-    rig.engine().connection.pragma_update(None, "user_version", db::VERSION + 1).unwrap();
+    rig.connection().pragma_update(None, "user_version", db::VERSION + 1).unwrap();
     checkpoint(&mut rig);
     let error = open_error(&mut rig);
     assert!(matches!(error, StoreError::Newer { found, .. } if found == db::VERSION + 1), "{error}");
@@ -139,11 +139,11 @@ fn a_damaged_blob_is_skipped_and_counted_once_and_the_rest_is_read() {
     for (blobs, lost) in [(Blobs::Raw, 720), (Blobs::Pieces, 60)] {
         let mut rig = filled();
         let engine = rig.engine();
-        let key = db::first_key(&engine.connection, blobs, 0).unwrap().unwrap();
-        let mut blob = db::blob(&engine.connection, blobs, key).unwrap().unwrap();
+        let key = db::first_key(&engine.storage.connection, blobs, 0).unwrap().unwrap();
+        let mut blob = db::blob(&engine.storage.connection, blobs, key).unwrap().unwrap();
         blob[40] ^= 4;
         let sql = format!("UPDATE {} SET blob = ?1 WHERE key = ?2", blobs.table());
-        engine.connection.execute(&sql, rusqlite::params![blob, key]).unwrap();
+        engine.storage.connection.execute(&sql, rusqlite::params![blob, key]).unwrap();
         for _ in 0..2 {
             assert_eq!(engine.shared.samples(host(1), 0..i64::MAX).unwrap().len(), 1440 - lost);
             assert_eq!(engine.shared.samples(host(2), 0..i64::MAX).unwrap().len(), 1440);
@@ -157,7 +157,7 @@ fn a_damaged_blob_is_skipped_and_counted_once_and_the_rest_is_read() {
         rig.pass(2 * 3_600_000);
         rig.merge_all();
         assert_eq!(rig.engine().shared.samples(host(1), 0..i64::MAX).unwrap().len(), 1441 - lost);
-        let connection = &rig.engine().connection;
+        let connection = rig.connection();
         assert_eq!(
             db::blob(connection, blobs, key).unwrap(),
             Some(blob),
@@ -171,9 +171,8 @@ fn a_full_disk_loses_nothing_and_what_waits_is_sealed_when_there_is_room() {
     let mut rig = Rig::new();
     rig.options.memory_bytes = 1 << 20;
     rig.reopen();
-    let pages: i64 =
-        rig.engine().connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-    rig.engine().connection.pragma_update(None, "max_page_count", pages + 2).unwrap();
+    let pages: i64 = rig.connection().pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    rig.connection().pragma_update(None, "max_page_count", pages + 2).unwrap();
     let mut sent = 0;
     while !rig.engine().is_full() {
         rig.send(host(1), (0..60).map(|i| sample(host(1), BASE_MS + (sent * 60 + i) * 5_000)).collect());
@@ -189,7 +188,7 @@ fn a_full_disk_loses_nothing_and_what_waits_is_sealed_when_there_is_room() {
     assert_eq!(read(&rig.engine().shared.memory).bytes, before);
     assert_eq!(rig.engine().cursor().offset, 0, "the journal keeps what is not sealed");
     rig.check();
-    rig.engine().connection.pragma_update(None, "max_page_count", 1 << 30).unwrap();
+    rig.connection().pragma_update(None, "max_page_count", 1 << 30).unwrap();
     rig.commit(Seal::Due);
     assert!(!rig.engine().is_full());
     assert_eq!(rig.engine().cursor().offset, sent as u64);
@@ -201,7 +200,7 @@ fn a_full_disk_loses_nothing_and_what_waits_is_sealed_when_there_is_room() {
 #[test]
 fn a_disk_that_turns_read_only_is_waited_for() {
     let mut rig = filled();
-    rig.engine().connection.pragma_update(None, "query_only", true).unwrap();
+    rig.connection().pragma_update(None, "query_only", true).unwrap();
     rig.send(host(3), vec![sample(host(3), BASE_MS)]);
     let now = rig.now;
     assert!(rig.engine().commit(now, Seal::All).is_err());
@@ -209,7 +208,7 @@ fn a_disk_that_turns_read_only_is_waited_for() {
     let later = rig.now;
     assert!(rig.engine().tidy(later).is_err());
     rig.check();
-    rig.engine().connection.pragma_update(None, "query_only", false).unwrap();
+    rig.connection().pragma_update(None, "query_only", false).unwrap();
     rig.commit(Seal::All);
     rig.reopen();
     rig.check();
@@ -345,7 +344,7 @@ fn the_newest_event_of_each_host_is_known_from_file_and_memory_and_found_quickly
         rig.commit(Seal::Due);
     }
 
-    let connection = &rig.engine().connection;
+    let connection = rig.connection();
     connection
         .execute_batch(
             "WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 199999)

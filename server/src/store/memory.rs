@@ -17,6 +17,8 @@ pub(super) struct Memory {
     /// By number.
     pub hosts: Vec<HostMemory>,
     pub events: Vec<StoredEvent>,
+    /// The place in the journal up to which samples were taken in.
+    pub position: Position,
     /// About the bytes that `hosts` takes for samples.
     pub bytes: usize,
 }

@@ -5,9 +5,9 @@
 //! - `layout` and `dictionary`: which columns the values of a sample belong to; `cell`: values as whole numbers.
 //! - `rows` and `memory`: the newest samples of each host, in few bytes.
 //! - `table`: samples by column, and the one merge; `column_codec`, `pack` and `blob`: a table at rest.
-//! - `db`: the file. `engine`: takes samples in, seals them into small blobs within minutes (`sweep`: each host at its own
+//! - `storage`: what a place for history does; `sqlite` and `db`: the file; `memory_storage`: one for simulations. `engine`: takes samples in, seals them into small blobs within minutes (`sweep`: each host at its own
 //!   time), and about once an hour merges those into one blob for each host and hour.
-//! - `query`: reads memory and file together. `thread`: reads the journal and drives the engine.
+//! - `query`: reads memory and file together; `points`: whole samples back as points. `thread`: reads the journal and drives the engine.
 //!
 //! The cursor in the file stands before the oldest sample that is only in memory, and moves in the transaction that seals;
 //! after a crash the journal is read again from there. A sample that was sealed already is then there twice until the next
@@ -22,9 +22,13 @@ mod engine;
 mod error;
 mod layout;
 mod memory;
+mod memory_storage;
 mod pack;
+mod points;
 mod query;
 mod rows;
+mod sqlite;
+mod storage;
 mod sweep;
 mod table;
 mod thread;
@@ -41,13 +45,16 @@ pub use cell::Value;
 pub use db::{StoredEvent, Usage};
 pub use engine::{Engine, Now, Seal};
 pub use error::StoreError;
+#[doc(hidden)]
+pub use memory_storage::{MemoryFault, MemoryStorage};
+pub use points::{Row, RowPoint, RowRef, RowValue, write_row};
 pub use thread::Store;
 
 use crate::metrics::Counter;
 use db::Blobs;
 use dictionary::Dictionary;
 use memory::Memory;
-use query::Pool;
+use storage::Readers;
 
 /// Damaged blobs that are remembered, so that each is logged and counted once.
 const MAX_DAMAGED: usize = 4096;
@@ -135,17 +142,17 @@ pub struct StoreCounters {
 struct Shared {
     memory: RwLock<Memory>,
     dictionary: RwLock<Dictionary>,
-    pool: Pool,
+    readers: Box<dyn Readers + Sync>,
     counters: StoreCounters,
     damaged: Mutex<HashSet<(Blobs, i64)>>,
 }
 
 impl Shared {
-    fn new(options: &StoreOptions, memory: Memory, dictionary: Dictionary) -> Self {
+    fn new(readers: Box<dyn Readers + Sync>, memory: Memory, dictionary: Dictionary) -> Self {
         Self {
             memory: RwLock::new(memory),
             dictionary: RwLock::new(dictionary),
-            pool: Pool::new(&options.path),
+            readers,
             counters: StoreCounters::default(),
             damaged: Mutex::default(),
         }

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::engine::Seal;
 use super::read;
+use super::storage::Storage;
 use super::test_support::{BASE_MS, Rig, host, sample};
 
 #[derive(Debug, Clone)]
@@ -49,41 +50,50 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
     #[test]
     fn whatever_comes_in_whatever_order_reads_back_to_the_bit(steps in proptest::collection::vec(step(), 1..40)) {
-        let mut rig = Rig::new();
-        for step in steps {
-            match step {
-                Step::Send { host: number, from, strides } => {
-                    let mut at = from;
-                    let samples = strides.iter().map(|stride| {
-                        at += stride;
-                        sample(host(number), BASE_MS + at * 5_000)
-                    }).collect();
-                    rig.send(host(number), samples);
-                }
-                Step::Again(which) if !rig.journal.is_empty() => {
-                    let record = rig.journal[which % rig.journal.len()].clone();
-                    rig.send(record.host, record.samples);
-                }
-                Step::Again(_) => {}
-                Step::Pass(ms) => rig.pass(ms),
-                Step::Commit => rig.commit(Seal::Due),
-                Step::SealAll => rig.commit(Seal::All),
-                Step::Merge => rig.merge_all(),
-                Step::Tidy => {
-                    let now = rig.now;
-                    rig.engine().tidy(now).unwrap();
-                }
-                Step::Kill => rig.reopen(),
-                Step::Check => rig.check(),
-            }
-        }
-        rig.check();
-        rig.pass(10 * 3_600_000);
-        rig.commit(Seal::All);
-        rig.merge_all();
-        rig.reopen();
-        rig.check();
+        play(Rig::new(), steps);
     }
+
+    #[test]
+    fn a_storage_in_memory_reads_back_as_a_file_does(steps in proptest::collection::vec(step(), 1..40)) {
+        play(Rig::in_memory(), steps);
+    }
+}
+
+fn play<S: Storage>(mut rig: Rig<S>, steps: Vec<Step>) {
+    for step in steps {
+        match step {
+            Step::Send { host: number, from, strides } => {
+                let mut at = from;
+                let samples = strides.iter().map(|stride| {
+                    at += stride;
+                    sample(host(number), BASE_MS + at * 5_000)
+                });
+                let samples = samples.collect();
+                rig.send(host(number), samples);
+            }
+            Step::Again(which) if !rig.journal.is_empty() => {
+                let record = rig.journal[which % rig.journal.len()].clone();
+                rig.send(record.host, record.samples);
+            }
+            Step::Again(_) => {}
+            Step::Pass(ms) => rig.pass(ms),
+            Step::Commit => rig.commit(Seal::Due),
+            Step::SealAll => rig.commit(Seal::All),
+            Step::Merge => rig.merge_all(),
+            Step::Tidy => {
+                let now = rig.now;
+                rig.engine().tidy(now).unwrap();
+            }
+            Step::Kill => rig.reopen(),
+            Step::Check => rig.check(),
+        }
+    }
+    rig.check();
+    rig.pass(10 * 3_600_000);
+    rig.commit(Seal::All);
+    rig.merge_all();
+    rig.reopen();
+    rig.check();
 }
 
 #[test]
@@ -133,8 +143,7 @@ fn pieces_of_an_hour_become_one_blob_when_it_is_over_and_late_data_join_it() {
         rig.commit(Seal::All);
         rig.pass(300_000);
     }
-    let count =
-        |rig: &mut Rig, blobs| db::keys_in(&rig.engine().connection, blobs, 0..i64::MAX).unwrap().len();
+    let count = |rig: &mut Rig, blobs| db::keys_in(rig.connection(), blobs, 0..i64::MAX).unwrap().len();
     rig.merge_all();
     assert_eq!((count(&mut rig, Blobs::Pieces), count(&mut rig, Blobs::Raw)), (12, 0), "the hour may go on");
     rig.pass(600_000);
@@ -161,7 +170,7 @@ fn merges_come_to_every_host_within_two_hours_by_themselves() {
         rig.engine().tidy(now).unwrap();
         rig.pass(5_000);
     }
-    assert_eq!(db::keys_in(&rig.engine().connection, Blobs::Pieces, 0..i64::MAX).unwrap().len(), 0);
+    assert_eq!(db::keys_in(rig.connection(), Blobs::Pieces, 0..i64::MAX).unwrap().len(), 0);
     rig.check();
 }
 

@@ -1,12 +1,14 @@
 //! An engine with a journal of records in memory, and samples of many shapes.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::centi::Centi;
 use vitals_wire::ids::HostId;
+use vitals_wire::line::{HostTags, write_sample};
 use vitals_wire::log::Position;
 use vitals_wire::mapping::{self, Point, map_sample};
 use vitals_wire::record::Record;
@@ -17,7 +19,9 @@ use vitals_wire::section::{
 };
 
 use super::engine::{Engine, Now, Seal};
-use super::{StoreOptions, Value, read};
+use super::sqlite::Sqlite;
+use super::storage::Storage;
+use super::{MemoryStorage, RowRef, StoreError, StoreOptions, Value, read};
 use crate::metrics::Metrics;
 
 /// An hour's beginning in 2023.
@@ -104,6 +108,8 @@ pub fn sample(host: HostId, time_ms: i64) -> Sample {
     if random.u8(0..20) == 0 {
         sections.clear();
     }
+    // As clients send them.
+    sections.sort_by_key(Section::kind);
     Sample { time_ms, sections: List::first(sections).0 }
 }
 
@@ -131,9 +137,30 @@ pub fn expected<'a>(samples: impl Iterator<Item = &'a Sample>) -> Expected {
     expected
 }
 
+/// With labels before and after the mapping's own tags.
+pub fn tags() -> HostTags {
+    HostTags::new("web, 1", [("a", "1"), ("zone", "north")])
+}
+
+/// What `write_sample` makes of these samples in order of time, of those with the same time the first.
+pub fn written(samples: &[Sample], times: std::ops::Range<i64>) -> String {
+    let mut by_time = BTreeMap::new();
+    for sample in samples.iter().filter(|sample| times.contains(&sample.time_ms)) {
+        by_time.entry(sample.time_ms).or_insert(sample);
+    }
+    let mut out = Vec::new();
+    for sample in by_time.into_values() {
+        write_sample(&mut out, &tags(), sample);
+    }
+    String::from_utf8(out).unwrap()
+}
+
 /// An engine, and what it needs to be killed and started again.
-pub struct Rig {
-    pub engine: Option<Engine>,
+pub struct Rig<S: Storage = Sqlite> {
+    pub engine: Option<Engine<S>>,
+    open: fn(&Self) -> Result<S, StoreError>,
+    /// Where a rig in memory keeps its storage.
+    pub memory: MemoryStorage,
     pub options: StoreOptions,
     pub metrics: Arc<Metrics>,
     /// The journal; a place is the index of a record.
@@ -148,6 +175,22 @@ fn place(index: usize) -> Position {
 
 impl Rig {
     pub fn new() -> Self {
+        Self::on(|rig| Sqlite::open(&rig.options.path))
+    }
+
+    pub fn connection(&self) -> &rusqlite::Connection {
+        &self.engine.as_ref().unwrap().storage.connection
+    }
+}
+
+impl Rig<MemoryStorage> {
+    pub fn in_memory() -> Self {
+        Self::on(|rig| Ok(rig.memory.clone()))
+    }
+}
+
+impl<S: Storage> Rig<S> {
+    fn on(open: fn(&Self) -> Result<S, StoreError>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = StoreOptions {
             commit_every: Duration::from_secs(5),
@@ -157,6 +200,8 @@ impl Rig {
         let now = Now { steady_ms: 0, wall_ms: BASE_MS };
         let mut rig = Self {
             engine: None,
+            open,
+            memory: MemoryStorage::new(),
             options,
             metrics: Arc::new(Metrics::new()),
             journal: Vec::new(),
@@ -167,14 +212,16 @@ impl Rig {
         rig
     }
 
-    pub fn engine(&mut self) -> &mut Engine {
+    pub fn engine(&mut self) -> &mut Engine<S> {
         self.engine.as_mut().unwrap()
     }
 
     /// Kills the engine with all that is in its memory, and starts it again.
     pub fn reopen(&mut self) {
         drop(self.engine.take());
-        let mut engine = Engine::open(self.options.clone(), self.metrics.clone(), self.now).unwrap();
+        let storage = (self.open)(self).unwrap();
+        let mut engine =
+            Engine::open_on(storage, self.options.clone(), self.metrics.clone(), self.now).unwrap();
         let from = engine.cursor().offset as usize;
         for (index, record) in self.journal.iter().enumerate().skip(from) {
             engine.ingest(record, place(index + 1));
@@ -235,6 +282,18 @@ impl Rig {
         found
     }
 
+    /// The samples of a host as lines.
+    pub fn lines(&mut self, host: HostId, times: std::ops::Range<i64>) -> String {
+        let mut out = Vec::new();
+        let shared = self.engine().shared.clone();
+        let take = &mut |row: RowRef<'_>| {
+            row.write(&mut out, &tags());
+            ControlFlow::Continue(())
+        };
+        shared.each_row(host, times, take).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
     /// Compares all that can be read of every host with the journal.
     pub fn check(&mut self) {
         let hosts: std::collections::BTreeSet<HostId> =
@@ -256,6 +315,8 @@ impl Rig {
             for (series, points) in &expected {
                 assert_eq!(&found[series], points, "{series:?} of {host}");
             }
+            let lines = written(&sent, i64::MIN..i64::MAX);
+            assert_eq!(self.lines(host, i64::MIN..i64::MAX), lines, "lines of {host}");
         }
     }
 }

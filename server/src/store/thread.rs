@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::{error, info};
 use vitals_wire::ids::HostId;
+use vitals_wire::log::Position;
 
 use super::engine::{Engine, Now, Seal};
-use super::{FieldInfo, Series, Shared, StoreCounters, StoreError, StoreOptions, StoredEvent};
+use super::{FieldInfo, Row, RowRef, Series, Shared, StoreCounters, StoreError, StoreOptions, StoredEvent};
 use crate::clock::now_ms;
 use crate::field::FieldSelector;
 use crate::journal::{Journal, JournalReader, panic_text};
@@ -138,6 +139,37 @@ impl Store {
     /// The times of all samples of a host from `from_ms` on and before `to_ms`, ascending, each once.
     pub fn samples(&self, host: HostId, from_ms: i64, to_ms: i64) -> Result<Vec<i64>, StoreError> {
         self.inner.shared.samples(host, from_ms..to_ms)
+    }
+
+    /// Gives `take` a host's samples from `from_ms` on and before `to_ms` as points, ascending by time, each time once,
+    /// until it breaks off; to go on, ask from the last time + 1 ms. Those of `HostId::SERVER` come with the events. A
+    /// reading connection is held meanwhile. Damaged stretches are skipped and counted, and so may an unlucky caller
+    /// get fewer samples than were stored: see `counters`.
+    pub fn each_row(
+        &self,
+        host: HostId,
+        from_ms: i64,
+        to_ms: i64,
+        mut take: impl FnMut(RowRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.inner.shared.each_row(host, from_ms..to_ms, &mut take)
+    }
+
+    /// As `each_row`, the first `limit` samples, to be kept.
+    pub fn rows(&self, host: HostId, from_ms: i64, to_ms: i64, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.inner.shared.rows(host, from_ms..to_ms, limit)
+    }
+
+    /// All hosts that ever had samples here, `HostId::SERVER` among them, in the order in which they first came. Those
+    /// whose samples are all gone stay.
+    pub fn hosts(&self) -> Vec<HostId> {
+        self.inner.shared.hosts()
+    }
+
+    /// The journal before this place is visible to all who ask from now on. It rises, but after a restart it begins at
+    /// the oldest sample that was not sealed.
+    pub fn position(&self) -> Position {
+        self.inner.shared.position()
     }
 
     /// What happened to hosts from `from_ms` on and before `to_ms`: the first `limit`.

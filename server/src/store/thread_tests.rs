@@ -2,7 +2,6 @@ use super::*;
 use crate::journal::Encoded;
 use crate::journal::JournalOptions;
 use crate::store::test_support::{host, sample};
-use vitals_wire::log::Position;
 use vitals_wire::record::Record;
 
 /// A store that reads a real journal, both in one directory.
