@@ -1,0 +1,453 @@
+//! A host: its clock, its disk, and the client that runs on it now and then.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio_util::codec::{Decoder, Encoder};
+use vitals_client::clock::{SampleClock, Stamp};
+use vitals_client::link::event::{Closed, Event};
+use vitals_client::link::protocol::{Action, Protocol, Settings};
+use vitals_client::queue::Caps;
+use vitals_wire::bounded::{List, Text};
+use vitals_wire::ids::{RunId, Secret};
+use vitals_wire::log::Fs;
+use vitals_wire::log::model::ModelFs;
+use vitals_wire::message::{ClientCodec, ClientMessage, Facts, Hello, PROTOCOL_VERSION};
+
+use crate::ctx::Ctx;
+use crate::net::{Arrival, ConnId, End};
+use crate::plan::{Death, HostPlan};
+use crate::samples::{CONFLICT, MALFORMED, host_id, sample};
+
+/// The client's directory on the host's disk.
+const DIR: &str = "/var/lib/vitals-client";
+const STARTS: &str = "/var/lib/vitals-client/starts";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Host {
+    pub place: usize,
+    plan: HostPlan,
+    queue_samples: usize,
+    pub fs: ModelFs,
+    /// How far its clock is off.
+    pub offset_ms: i64,
+    /// Samples so far, over all lives.
+    number: u64,
+    lives: u64,
+    life: Option<Life>,
+    /// When the client is started (again).
+    start_at: Option<u64>,
+    /// What happens to the machine when the process stops between two calls.
+    stops_with_machine: Option<bool>,
+    /// How long it stays away then.
+    down_ms: u64,
+    /// Whether its disk could be written all through this life and at its end.
+    has_disk: bool,
+}
+
+/// One run of the client.
+#[derive(Debug)]
+struct Life {
+    protocol: Protocol,
+    clock: SampleClock,
+    starts: u64,
+    /// Steps of the clock that the disk knows of.
+    steps_kept: u64,
+    /// When the next sample is due; none once it drains.
+    tick_at: Option<u64>,
+    /// A stamp that is waited for.
+    stamp_at: Option<u64>,
+    wake_at: Option<u64>,
+    conn: Option<ConnId>,
+    is_connected: bool,
+    codec: ClientCodec,
+    incoming: BytesMut,
+    is_draining: bool,
+    /// The server has said Welcome on the present connection.
+    is_open: bool,
+    /// The sample that was just taken, while it has to go out at once.
+    live_due: Option<i64>,
+}
+
+impl Host {
+    pub fn new(place: usize, plan: &HostPlan, queue_samples: usize, seed: u64) -> Self {
+        Self {
+            place,
+            queue_samples,
+            fs: ModelFs::new(seed),
+            offset_ms: plan.offset_ms,
+            number: 0,
+            lives: 0,
+            life: None,
+            start_at: Some(plan.starts_at),
+            stops_with_machine: None,
+            down_ms: 0,
+            has_disk: true,
+            plan: plan.clone(),
+        }
+    }
+
+    /// When it has something to do by itself.
+    pub fn next_at(&self) -> Option<u64> {
+        let life = self.life.as_ref().map(|life| [life.tick_at.min(life.stamp_at.or(life.tick_at)), life.wake_at]);
+        life.into_iter().flatten().flatten().chain(self.start_at).min()
+    }
+
+    /// Samples that its client has and that are not settled.
+    pub fn waiting(&self) -> usize {
+        self.life.as_ref().map_or(0, |life| life.protocol.waiting())
+    }
+
+    /// Whether a client runs or will.
+    pub fn is_alive(&self) -> bool {
+        self.life.is_some()
+    }
+
+    /// Does what is due.
+    pub fn step(&mut self, ctx: &mut Ctx, listens: bool) {
+        if self.start_at.is_some_and(|at| at <= ctx.now) {
+            self.start_at = None;
+            self.start(ctx);
+        }
+        self.tick(ctx);
+        self.pump(ctx, listens);
+        self.look_for_stop(ctx);
+    }
+
+    /// No sample is taken any more.
+    pub fn quiet(&mut self) {
+        if let Some(life) = &mut self.life {
+            (life.tick_at, life.stamp_at) = (None, None);
+        }
+    }
+
+    /// A disk that cannot be written makes a kill cost more.
+    pub fn disk_fails(&mut self) {
+        self.has_disk = false;
+    }
+
+    fn start(&mut self, ctx: &mut Ctx) {
+        if self.life.is_some() {
+            return;
+        }
+        self.lives += 1;
+        let place = self.place;
+        let interval = Duration::from_millis(self.plan.interval_ms);
+        let starts = self.next_start(ctx);
+        let mut run = [0; 16];
+        run.fill_with(|| ctx.rng.u8(..));
+        let hello = Hello {
+            protocol: PROTOCOL_VERSION,
+            client_version: Text::cut("0"),
+            host: host_id(place),
+            run: RunId(run),
+            secret: Secret([7; 32]),
+            token: None,
+            name: Text::cut(&format!("host{place}")),
+            labels: List::empty(),
+            facts: Facts::default(),
+            interval_ms: self.plan.interval_ms as u32,
+            shortest_interval_ms: self.plan.interval_ms as u32,
+            clock_ms: 0,
+        };
+        let settings = Settings {
+            servers: 1,
+            interval,
+            caps: Caps { entries: self.queue_samples, bytes: usize::MAX },
+            seed: ctx.rng.u64(..),
+        };
+        let found = BTreeSet::new();
+        if self.lives > 1 {
+            match ctx.oracle.reborn(place, &found, false) {
+                Ok(lost) => ctx.trace(|| format!("client {place}: back, {lost} lost")),
+                Err(what) => ctx.fail(what),
+            }
+        }
+        let clock = SampleClock::new((starts % 10) as u8, interval);
+        ctx.trace(|| format!("client {place}: start {starts}"));
+        let mut life = Life {
+            protocol: Protocol::new(settings, hello, ctx.instant()),
+            clock,
+            starts,
+            steps_kept: 0,
+            tick_at: Some(ctx.now + 600),
+            stamp_at: None,
+            wake_at: Some(ctx.now),
+            conn: None,
+            is_connected: false,
+            codec: ClientCodec::new(),
+            incoming: BytesMut::new(),
+            is_draining: false,
+            is_open: false,
+            live_due: None,
+        };
+        if ctx.oracle.is_quiet {
+            life.tick_at = None;
+        }
+        self.life = Some(life);
+    }
+
+    /// As `identity` does it: one more than last time; a random one where that cannot be kept.
+    fn next_start(&mut self, ctx: &mut Ctx) -> u64 {
+        let path = Path::new(STARTS);
+        let before = self.fs.read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<u64>().ok());
+        let starts = before.unwrap_or_default().wrapping_add(1);
+        let kept = self
+            .fs
+            .create_dir(Path::new(DIR))
+            .and_then(|()| self.fs.replace(path, starts.to_string().as_bytes()));
+        match kept {
+            Ok(()) => starts,
+            Err(_) => starts + u64::from(ctx.rng.u8(..)),
+        }
+    }
+
+    /// Takes a sample when it is time.
+    fn tick(&mut self, ctx: &mut Ctx) {
+        let Some(life) = &mut self.life else { return };
+        let due = match (life.stamp_at, life.tick_at) {
+            (Some(at), _) | (None, Some(at)) => at,
+            (None, None) => return,
+        };
+        if due > ctx.now {
+            return;
+        }
+        let wall_ms = ctx.wall_ms() + self.offset_ms;
+        match life.clock.stamp(wall_ms, ctx.now as i64) {
+            Stamp::Wait(wait) => life.stamp_at = Some(ctx.now + wait.as_millis().max(1) as u64),
+            Stamp::Take(time_ms) => {
+                life.stamp_at = None;
+                let interval = self.plan.interval_ms;
+                let mut next = life.tick_at.unwrap_or(ctx.now).max(ctx.now - ctx.now % interval + self.plan.phase_ms);
+                while next < ctx.now + interval / 2 {
+                    next += interval;
+                }
+                life.tick_at = Some(next);
+                self.number += 1;
+                let place = self.place;
+                let number = self.number;
+                let refused = self.plan.refused_in.is_some_and(|every| number % every == 0);
+                let total = refused.then_some(if number % 2 == 0 { MALFORMED } else { CONFLICT });
+                let sample = sample(place, number, time_ms, total);
+                if let Err(what) = ctx.oracle.taken(place, self.lives, &sample) {
+                    ctx.fail(what);
+                }
+                ctx.trace(|| format!("client {place}: takes #{number} at {time_ms}"));
+                life.live_due = life.is_open.then_some(time_ms);
+                life.protocol.sample_taken(ctx.instant(), sample);
+                life.wake_at = Some(ctx.now);
+                self.keep_steps();
+            }
+        }
+    }
+
+    /// As `run` does it: the next start is not to use the digit of a stretch of this one.
+    fn keep_steps(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        let steps = *life.clock.steps().borrow();
+        if steps != life.steps_kept {
+            life.steps_kept = steps;
+            let number = life.starts.wrapping_add(steps);
+            let _ = self.fs.replace(Path::new(STARTS), number.to_string().as_bytes());
+        }
+    }
+
+    /// Does what the protocol wants done.
+    fn pump(&mut self, ctx: &mut Ctx, listens: bool) {
+        let place = self.place;
+        let Some(life) = &mut self.life else { return };
+        let is_over = loop {
+            let action = life.protocol.next(ctx.instant());
+            tell(place, life, ctx);
+            // The protocol gave the connection up.
+            if let Some(conn) = life.conn.filter(|_| life.is_connected && !life.protocol.is_connected()) {
+                ctx.net.close(ctx.now, conn, End::Client);
+                (life.conn, life.is_connected) = (None, false);
+            }
+            match action {
+                Action::Connect { .. } => {
+                    if let Some(conn) = life.conn.take() {
+                        ctx.net.close(ctx.now, conn, End::Client);
+                    }
+                    life.is_connected = false;
+                    life.incoming.clear();
+                    life.codec = ClientCodec::new();
+                    let conn = ctx.net.connect(ctx.now, place, listens);
+                    life.conn = Some(conn);
+                }
+                Action::Send { message, .. } => {
+                    let Some(conn) = life.conn.filter(|_| life.is_connected) else {
+                        life.protocol.closed(ctx.instant(), Closed::ByServer);
+                        continue;
+                    };
+                    ctx.trace(|| format!("client {place}: says {}", brief(&message)));
+                    if let ClientMessage::Samples(samples) = &message
+                        && !samples.backlog
+                    {
+                        life.live_due = None;
+                    }
+                    let mut bytes = BytesMut::new();
+                    match ClientCodec::new().encode(message, &mut bytes) {
+                        Ok(()) => ctx.net.send(ctx.now, conn, End::Client, &bytes),
+                        Err(error) => ctx.fail(format!("client {place} cannot say what it wants to: {error}")),
+                    }
+                }
+                Action::Wait(until) => {
+                    life.wake_at = until.map(|until| ctx.time_of(until).max(ctx.now + 1));
+                    break false;
+                }
+                Action::Done => break true,
+            }
+        };
+        if let Some(time_ms) = life.live_due.take().filter(|_| life.is_open && !life.is_draining) {
+            ctx.fail(format!("client {place} holds back the live sample {time_ms}"));
+        }
+        let waiting = life.protocol.waiting();
+        if let Err(what) = ctx.oracle.holds(place, waiting) {
+            ctx.fail(what);
+        }
+        if is_over {
+            ctx.trace(|| format!("client {place}: ends with {waiting} waiting"));
+            self.end(ctx, false);
+        }
+    }
+
+    /// Something came over the network.
+    pub fn arrived(&mut self, ctx: &mut Ctx, conn: ConnId, what: Arrival) {
+        let place = self.place;
+        let Some(life) = self.life.as_mut().filter(|life| life.conn == Some(conn)) else { return };
+        let now = ctx.instant();
+        let closed = match what {
+            Arrival::Connected => {
+                life.is_connected = true;
+                life.protocol.connected(now);
+                None
+            }
+            Arrival::Refused => Some(Closed::Unreachable("refused".into())),
+            Arrival::Closed => Some(Closed::ByServer),
+            Arrival::Broken => Some(Closed::Io("broken".into())),
+            Arrival::Accepted => None,
+            Arrival::Bytes(bytes) => {
+                life.incoming.extend_from_slice(&bytes);
+                loop {
+                    match life.codec.decode(&mut life.incoming) {
+                        Ok(Some(message)) => {
+                            ctx.trace(|| format!("client {place}: hears {message:?}"));
+                            life.protocol.received(now, message);
+                            tell(place, life, ctx);
+                        }
+                        Ok(None) => break None,
+                        Err(error) => break Some(Closed::Violation(error.to_string())),
+                    }
+                }
+            }
+        };
+        if let Some(why) = closed {
+            if let Closed::Violation(why) = &why {
+                ctx.fail(format!("client {place} does not understand the server: {why}"));
+            }
+            ctx.net.close(ctx.now, conn, End::Client);
+            (life.conn, life.is_connected) = (None, false);
+            life.protocol.closed(now, why);
+            tell(place, life, ctx);
+        }
+        life.wake_at = Some(ctx.now);
+    }
+
+    /// The process, or the machine, comes to its end.
+    pub fn die(&mut self, ctx: &mut Ctx, death: Death, down_ms: u64) {
+        self.down_ms = down_ms;
+        let place = self.place;
+        ctx.trace(|| format!("client {place}: {death:?}"));
+        match death {
+            Death::Kill => self.killed(ctx, false),
+            Death::Crash => self.killed(ctx, true),
+            Death::KillAt(calls) | Death::CrashAt(calls) => {
+                self.stops_with_machine = Some(matches!(death, Death::CrashAt(_)));
+                self.fs.stop_after(calls);
+            }
+            Death::Term => {
+                if let Some(life) = &mut self.life {
+                    (life.tick_at, life.stamp_at) = (None, None);
+                    life.is_draining = true;
+                    life.protocol.shut_down(ctx.instant());
+                    life.wake_at = Some(ctx.now);
+                }
+            }
+        }
+    }
+
+    /// Stops that were to come between two calls come now or never.
+    pub fn heal(&mut self, ctx: &mut Ctx) {
+        if self.stops_with_machine.is_some() {
+            let with_machine = self.stops_with_machine == Some(true);
+            self.killed(ctx, with_machine);
+        }
+    }
+
+    fn look_for_stop(&mut self, ctx: &mut Ctx) {
+        if self.fs.is_stopped() {
+            let with_machine = self.stops_with_machine == Some(true);
+            self.killed(ctx, with_machine);
+        }
+    }
+
+    fn killed(&mut self, ctx: &mut Ctx, with_machine: bool) {
+        let place = self.place;
+        ctx.trace(|| format!("client {place}: dead{}", if with_machine { ", its machine too" } else { "" }));
+        if with_machine {
+            self.fs.crash(&mut ctx.rng);
+        } else {
+            self.fs.kill();
+        }
+        self.stops_with_machine = None;
+        self.end(ctx, with_machine);
+    }
+
+    fn end(&mut self, ctx: &mut Ctx, with_machine: bool) {
+        if let Some(life) = self.life.take() {
+            if let Some(conn) = life.conn {
+                ctx.net.died(ctx.now, conn, End::Client, with_machine);
+            }
+            self.start_at = Some(ctx.now + self.down_ms.max(1));
+        }
+    }
+}
+
+/// Brings what happened to the accounts.
+fn tell(place: usize, life: &mut Life, ctx: &mut Ctx) {
+    for event in life.protocol.take_events() {
+        match &event {
+            Event::Opened { .. } => life.is_open = true,
+            Event::Closed { .. } => life.is_open = false,
+            _ => {}
+        }
+        let done = match &event {
+            Event::Settled { time_ms, .. } => ctx.oracle.settled(place, *time_ms),
+            Event::Dropped { time_ms, .. } => ctx.oracle.dropped(place, *time_ms),
+            _ => Ok(()),
+        };
+        if !matches!(event, Event::Taken { .. }) {
+            ctx.trace(|| format!("client {place}: {event:?}"));
+        }
+        if let Err(what) = done {
+            ctx.fail(what);
+        }
+    }
+}
+
+/// A message in few words.
+fn brief(message: &ClientMessage) -> String {
+    match message {
+        ClientMessage::Samples(samples) => {
+            let times: Vec<i64> = samples.samples.iter().map(|sample| sample.time_ms).collect();
+            let kind = if samples.backlog { "backlog" } else { "live" };
+            format!("{kind} batch {} {times:?}", samples.batch)
+        }
+        ClientMessage::Hello(_) => "Hello".into(),
+        other => format!("{other:?}"),
+    }
+}

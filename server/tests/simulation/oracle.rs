@@ -1,0 +1,206 @@
+//! The accounts: what became of each sample, by identity.
+//!
+//! taken = stored ∪ waiting ∪ dropped ∪ lost at a kill, checked whenever something moves; what a client was told to be
+//! durable is in the server's journal or history at that moment, after each start of the server, and at the end; then it
+//! is in InfluxDB too.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vitals_wire::sample::Sample;
+
+/// A sample: the host's place in the schedule, and its time.
+pub type Key = (usize, i64);
+
+/// What a client knows of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It has it.
+    Waiting,
+    /// It was told that it is durable.
+    Settled,
+    /// It gave it up and counted it.
+    Dropped,
+    /// It died with it.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Account {
+    sample: Sample,
+    fate: Fate,
+    /// Taken in this life of the client.
+    life: u64,
+}
+
+/// All accounts.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    accounts: BTreeMap<Key, Account>,
+    /// Committed to the journal as far as the server said so, or found there at a start.
+    durable: BTreeSet<Key>,
+    /// What each host's client has now, by the accounts.
+    waiting: BTreeMap<usize, BTreeSet<i64>>,
+    /// Lines that the server dropped because InfluxDB refused them.
+    pub dropped_lines: BTreeSet<String>,
+    /// No sample is taken any more.
+    pub is_quiet: bool,
+    pub kills: u64,
+    pub lost: u64,
+    /// Of `lost`, those of a client that could not write its spool.
+    pub lost_without_disk: u64,
+}
+
+/// Samples that a kill may cost a client whose spool can be written.
+pub const MOST_LOST: usize = 2;
+
+impl Oracle {
+    /// A sample was taken.
+    pub fn taken(&mut self, host: usize, life: u64, sample: &Sample) -> Result<(), String> {
+        let account = Account { sample: sample.clone(), fate: Fate::Waiting, life };
+        if let Some(before) = self.accounts.insert((host, sample.time_ms), account) {
+            return Err(format!(
+                "host {host} used the timestamp {} again: in life {} and in life {life}",
+                sample.time_ms, before.life
+            ));
+        }
+        self.waiting.entry(host).or_default().insert(sample.time_ms);
+        Ok(())
+    }
+
+    /// The client was told that a sample is durable.
+    pub fn settled(&mut self, host: usize, time_ms: i64) -> Result<(), String> {
+        let durable = self.durable.contains(&(host, time_ms));
+        self.waiting.entry(host).or_default().remove(&time_ms);
+        let Some(account) = self.accounts.get_mut(&(host, time_ms)) else {
+            return Err(format!("host {host} settled {time_ms}, which was never taken"));
+        };
+        match account.fate {
+            // One that was settled and came back from the disk after a kill, or one that is settled with two connections.
+            Fate::Waiting | Fate::Settled => account.fate = Fate::Settled,
+            fate => return Err(format!("host {host} settled {time_ms}, which was {fate:?}")),
+        }
+        if durable { Ok(()) } else { Err(format!("host {host} forgot {time_ms}, which is durable nowhere")) }
+    }
+
+    /// The client gave a sample up, and counted it.
+    pub fn dropped(&mut self, host: usize, time_ms: i64) -> Result<(), String> {
+        self.waiting.entry(host).or_default().remove(&time_ms);
+        let Some(account) = self.accounts.get_mut(&(host, time_ms)) else {
+            return Err(format!("host {host} dropped {time_ms}, which was never taken"));
+        };
+        match account.fate {
+            Fate::Waiting => account.fate = Fate::Dropped,
+            // It came back after a kill and was dropped then.
+            Fate::Settled => {}
+            fate => return Err(format!("host {host} dropped {time_ms}, which was {fate:?}")),
+        }
+        Ok(())
+    }
+
+    /// What a client holds must be what the accounts say that it has not settled, dropped or lost.
+    pub fn holds(&self, host: usize, count: usize) -> Result<(), String> {
+        let known = self.waiting.get(&host).map_or(0, BTreeSet::len);
+        if known == count {
+            return Ok(());
+        }
+        Err(format!("host {host} has {count} samples waiting, by the accounts {known}"))
+    }
+
+    /// A client is back after its process died; `found` is what its disk still had. `has_disk`: whether the spool could
+    /// be written all the time since.
+    pub fn reborn(&mut self, host: usize, found: &BTreeSet<i64>, has_disk: bool) -> Result<usize, String> {
+        let before = self.waiting.entry(host).or_default().clone();
+        let lost: Vec<i64> = before.difference(found).copied().collect();
+        for time_ms in &lost {
+            if let Some(account) = self.accounts.get_mut(&(host, *time_ms)) {
+                account.fate = Fate::Lost;
+            }
+        }
+        for time_ms in found {
+            if !self.accounts.contains_key(&(host, *time_ms)) {
+                return Err(format!("host {host} found {time_ms} on its disk, which was never taken"));
+            }
+        }
+        self.waiting.insert(host, found.clone());
+        // What the server has all the same is no loss.
+        let durable = |time_ms: &&i64| self.durable.contains(&(host, **time_ms));
+        let count = lost.iter().filter(|time_ms| !durable(time_ms)).count();
+        self.kills += 1;
+        self.lost += count as u64;
+        if !has_disk {
+            self.lost_without_disk += count as u64;
+        } else if lost.len() > MOST_LOST {
+            return Err(format!("host {host} lost {lost:?} at a kill, at most {MOST_LOST} may be"));
+        }
+        Ok(lost.len())
+    }
+
+    /// The journal has committed a sample; it must be the one that was taken.
+    pub fn committed(&mut self, host: usize, sample: &Sample) -> Result<(), String> {
+        match self.accounts.get(&(host, sample.time_ms)) {
+            Some(account) if account.sample == *sample => {
+                self.durable.insert((host, sample.time_ms));
+                Ok(())
+            }
+            Some(_) => Err(format!("the journal holds {} of host {host} with other content", sample.time_ms)),
+            None => Err(format!("the journal holds {} of host {host}, which was never taken", sample.time_ms)),
+        }
+    }
+
+    /// After a start of the server: all that ever was durable must be in its journal or its history.
+    pub fn still_there(&self, there: &BTreeSet<Key>) -> Result<(), String> {
+        match self.durable.difference(there).next() {
+            Some(key) => Err(format!("{key:?} was durable and is neither in the journal nor in history")),
+            None => Ok(()),
+        }
+    }
+
+    /// The sample as it was taken.
+    pub fn sample(&self, key: Key) -> Option<&Sample> {
+        self.accounts.get(&key).map(|account| &account.sample)
+    }
+
+    /// All that the server must have, by host.
+    pub fn durable(&self) -> impl Iterator<Item = Key> {
+        self.durable.iter().copied()
+    }
+
+    /// Each sample with its fate.
+    pub fn fates(&self) -> impl Iterator<Item = (Key, Fate)> {
+        self.accounts.iter().map(|(key, account)| (*key, account.fate))
+    }
+
+    /// How many a client is still to bring.
+    pub fn waiting(&self, host: usize) -> usize {
+        self.waiting.get(&host).map_or(0, BTreeSet::len)
+    }
+
+    /// How many there are, by fate, with those first that are stored.
+    pub fn figures(&self) -> Figures {
+        let mut figures = Figures::default();
+        for (key, account) in &self.accounts {
+            figures.taken += 1;
+            let stored = self.durable.contains(key);
+            match account.fate {
+                _ if stored => figures.stored += 1,
+                Fate::Waiting => figures.waiting += 1,
+                Fate::Dropped => figures.dropped += 1,
+                Fate::Lost => figures.lost += 1,
+                // Found by `settled` before.
+                Fate::Settled => figures.missing += 1,
+            }
+        }
+        figures
+    }
+}
+
+/// See [`Oracle::figures`].
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    pub taken: u64,
+    pub stored: u64,
+    pub waiting: u64,
+    pub dropped: u64,
+    pub lost: u64,
+    pub missing: u64,
+}
