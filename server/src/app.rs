@@ -1,6 +1,8 @@
 //! The whole server: opens everything in the order in which data flows, runs until told to stop, and closes in the
 //! opposite order.
 
+pub mod targets;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -20,8 +22,8 @@ use crate::config::Config;
 use crate::connection::{self, Caps};
 use crate::control::{self, Answer, Request};
 use crate::data_dir::DataDir;
-use crate::influx::{self, InfluxOptions, TagsAt};
-use crate::journal::{Journal, JournalError, JournalOptions, JournalReader};
+use crate::influx::TagsAt;
+use crate::journal::{Journal, JournalOptions};
 use crate::live::{EVENT_QUEUE, Live};
 use crate::metrics::Metrics;
 use crate::own::{self, Own};
@@ -29,12 +31,10 @@ use crate::seldom::Seldom;
 use crate::session;
 use crate::state::State;
 use crate::store::{Store, StoreOptions};
-use crate::{api, clock};
+use crate::{api, backfill, clock};
 
 /// Time that history has to catch up with the journal before hosts are looked for.
 const CATCH_UP: Duration = Duration::from_secs(1);
-/// Pause before a writer to InfluxDB that broke down is started again.
-const INFLUX_RESTART: Duration = Duration::from_secs(5);
 /// Time each of the last steps has when the server goes down.
 const STOP_TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -72,8 +72,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let journal = open_journal(&config, &data_dir, &metrics)?;
     let (state, _state_thread) = State::open(&data_dir.path().join("state.db"))?;
     // Registered before the store starts to read: what one reader has passed goes unless another is known to need it.
-    let share = config.journal.max_size.as_u64() / 2;
-    let influx = influx_reader(&config, &data_dir, &journal, share)?;
+    let influx = targets::open(&config, &data_dir, &journal, &metrics)?;
     let store = Store::open(
         StoreOptions {
             keep_raw: config.store.keep_raw,
@@ -95,12 +94,13 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     // The other parts end after the sessions, so that the last that came in still leaves.
     let rest = CancellationToken::new();
     let mut parts = Parts::default();
-    let has_influx = influx.is_some();
-    if let Some((options, reader)) = influx {
-        let tags_at = tags_at(&state);
+    let known_targets = influx.targets();
+    let tags_at = tags_at(&state);
+    let history = Arc::new(targets::FromStore { store: store.clone(), tags_at: tags_at.clone() });
+    for writer in influx.writers {
         parts.start(
             "influx",
-            write_influx(options, reader, (journal.clone(), share), tags_at, metrics.clone(), rest.clone()),
+            writer.write(journal.clone(), tags_at.clone(), history.clone(), metrics.clone(), rest.clone()),
         );
     }
     let own = Arc::new(Own {
@@ -108,7 +108,6 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         live: live.clone(),
         state: state.clone(),
         metrics: metrics.clone(),
-        has_influx,
         times: Mutex::default(),
     });
     parts.start("report", own::report(own.clone(), rest.clone()));
@@ -120,6 +119,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         store: store.clone(),
         journal: journal.clone(),
         metrics: metrics.clone(),
+        targets: known_targets,
+        keep_raw: config.store.keep_raw,
     };
     let control = control::bind(data_dir.path()).context("cannot make the socket for commands")?;
     parts.start("control", control::serve(control, answers(api_shared.clone()), rest.clone()));
@@ -149,9 +150,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         connections: config.clients.max_connections,
         strangers_per_address: config.clients.max_strangers_per_address,
     };
+    let influx_urls: Vec<String> = config.influx.all().into_iter().map(|target| target.url).collect();
     info!(
         version = env!("CARGO_PKG_VERSION"), clients = %clients_at, http = %http_at,
-        data_dir = %data_dir.path().display(), influx = &*config.influx.url, "vitals-server runs"
+        data_dir = %data_dir.path().display(), influx = influx_urls.join(","), "vitals-server runs"
     );
     if config.clients.insecure {
         warn!(
@@ -228,72 +230,25 @@ fn tags_at(state: &State) -> TagsAt {
 
 /// Answers the commands.
 fn answers(shared: api::Shared) -> impl Fn(Request) -> Answer + Clone + Send + 'static {
+    fn answer(json: serde_json::Result<serde_json::Value>) -> Answer {
+        json.map_or_else(|error| Answer::Error(error.to_string()), Answer::Ok)
+    }
     move |request| match request {
-        Request::Hosts => match api::hosts_json(&shared) {
-            Ok(hosts) => Answer::Ok(hosts),
-            Err(error) => Answer::Error(error.to_string()),
-        },
-    }
-}
-
-/// Writes to InfluxDB until the shutdown. A writer that breaks down is replaced: it begins again at its cursor.
-async fn write_influx(
-    options: InfluxOptions,
-    mut reader: JournalReader,
-    (journal, share): (Journal, u64),
-    tags_at: TagsAt,
-    metrics: Arc<Metrics>,
-    shutdown: CancellationToken,
-) {
-    loop {
-        match influx::run(options.clone(), reader, tags_at.clone(), metrics.clone(), shutdown.clone()).await {
-            Ok(()) => return,
-            Err(error) => error!(%error, "the writer to influxdb is started again"),
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(INFLUX_RESTART) => {}
-        }
-        reader = match register_influx(&journal, &options, share) {
-            Ok(reader) => reader,
-            Err(error) => {
-                error!(%error, "nothing is written to influxdb any more");
-                return;
+        Request::Hosts => answer(api::hosts_json(&shared)),
+        Request::Targets => answer(api::targets_json(&shared)),
+        Request::Quarantine { target, skip, limit } => {
+            match api::quarantine_json(&shared.targets, target.as_deref(), skip, limit) {
+                Ok(lines) => Answer::Ok(lines),
+                Err(error) => Answer::Error(error),
             }
-        };
+        }
+        Request::Backfill(wanted) => {
+            match backfill::note(&wanted, &shared.targets, &shared.state, shared.keep_raw) {
+                Ok(noted) => Answer::Ok(noted),
+                Err(error) => Answer::Error(format!("{error:#}")),
+            }
+        }
     }
-}
-
-/// The writer's options and its reader of the journal, where an InfluxDB is configured.
-fn influx_reader(
-    config: &Config,
-    data_dir: &DataDir,
-    journal: &Journal,
-    share: u64,
-) -> anyhow::Result<Option<(InfluxOptions, JournalReader)>> {
-    let influx = &config.influx;
-    if influx.url.is_empty() {
-        return Ok(None);
-    }
-    let cursor_file = data_dir.path().join("influx.cursor");
-    let token = influx.token.0.clone();
-    let options = InfluxOptions {
-        gzip: influx.gzip,
-        timeout: influx.timeout,
-        ..InfluxOptions::new(&influx.url, &influx.org, &influx.bucket, token, cursor_file)
-    };
-    options.check()?;
-    let reader = register_influx(journal, &options, share)?;
-    Ok(Some((options, reader)))
-}
-
-/// An InfluxDB that lags may hold back half of the journal; then it loses the oldest, and acknowledging goes on.
-fn register_influx(
-    journal: &Journal,
-    options: &InfluxOptions,
-    share: u64,
-) -> Result<JournalReader, JournalError> {
-    journal.lagging_reader("influx", influx::starting_point(options), share)
 }
 
 /// What this machine is called: the `host` of the server's own points.

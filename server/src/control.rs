@@ -18,6 +18,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::backfill::Wanted;
+
 /// Longest request.
 const MAX_REQUEST_BYTES: u64 = 64 << 10;
 /// Time a command has to ask, and to take in the answer.
@@ -29,6 +31,19 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Request {
     /// All hosts, as the API lists them.
     Hosts,
+    /// The InfluxDBs that are written to, as the API lists them.
+    Targets,
+    /// Lines that InfluxDB refused, as the API lists them.
+    Quarantine {
+        /// Which InfluxDB; all of them where none is named.
+        target: Option<String>,
+        /// How many of the newest are left out.
+        skip: usize,
+        /// How many lines.
+        limit: usize,
+    },
+    /// Owes a stretch of history to InfluxDB again.
+    Backfill(Wanted),
 }
 
 /// What the server answers.
@@ -103,12 +118,18 @@ where
     }
 }
 
-async fn answer(stream: UnixStream, handler: impl Fn(Request) -> Answer) -> std::io::Result<()> {
+async fn answer(
+    stream: UnixStream,
+    handler: impl Fn(Request) -> Answer + Send + 'static,
+) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(MAX_REQUEST_BYTES)).read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
-        Ok(request) => handler(request),
+        // It may wait for a disk.
+        Ok(request) => {
+            tokio::task::spawn_blocking(move || handler(request)).await.map_err(std::io::Error::other)?
+        }
         Err(error) => Answer::Error(format!("not a request: {error}")),
     };
     let mut bytes = serde_json::to_vec(&answer)?;

@@ -6,14 +6,15 @@
 //! - [`live`]: the picture of the fleet as it is now, in memory.
 //! - [`journal`]: the one durable log; committing to it is what acknowledges.
 //! - [`store`]: history, read from the journal; [`field`]: how a field is named.
-//! - [`influx`]: InfluxDB's writer, read from the journal.
+//! - [`influx`]: InfluxDB's writers, read from the journal; [`backfill`]: history written to it again.
 //! - [`state`]: hosts, their names and labels.
 //! - [`own`]: what the server has to say for itself; [`metrics`] and [`process`] are where it comes from.
 //! - [`api`] reads `store` and `live`; [`control`] is the socket of the commands.
-//! - [`app`] puts it all together; [`config`], [`cli`], [`logging`], [`seldom`], [`data_dir`] and [`clock`] serve it.
+//! - [`app`] puts it all together; [`config`], [`cli`], [`logging`], [`seldom`], [`data_dir`], [`clock`] and [`time`] serve it.
 
 pub mod api;
 pub mod app;
+pub mod backfill;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -33,3 +34,5 @@ pub mod seldom;
 pub mod session;
 pub mod state;
 pub mod store;
+pub mod targets_command;
+pub mod time;

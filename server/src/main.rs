@@ -8,9 +8,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use vitals_server::app::{self, Listeners};
-use vitals_server::cli::{Cli, Command};
+use vitals_server::backfill::{self, Wanted};
+use vitals_server::cli::{Backfill, Cli, Command};
 use vitals_server::config::{Config, ConfigError};
-use vitals_server::{hosts_command, logging};
+use vitals_server::{clock, hosts_command, logging, targets_command};
 
 fn main() -> ExitCode {
     // Whatever is made, by SQLite too, is its owner's alone.
@@ -23,6 +24,17 @@ fn main() -> ExitCode {
         Command::Hosts(hosts) => Config::load(&hosts.overrides)
             .map_err(Into::into)
             .and_then(|config| hosts_command::run(&config, hosts.json)),
+        Command::Targets(targets) => Config::load(&targets.overrides)
+            .map_err(Into::into)
+            .and_then(|config| targets_command::targets(&config, targets.json)),
+        Command::Quarantine(asked) => Config::load(&asked.overrides)
+            .map_err(Into::into)
+            .and_then(|config| targets_command::quarantine(&config, asked.target, asked.limit, asked.json)),
+        Command::Backfill(asked) => Config::load(&asked.overrides).map_err(Into::into).and_then(|config| {
+            let to_ms = asked.to.unwrap_or_else(clock::now_ms);
+            let Backfill { from: from_ms, target, host, .. } = asked;
+            backfill::run(&config, Wanted { from_ms, to_ms, target, host })
+        }),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

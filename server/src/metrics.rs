@@ -3,6 +3,7 @@
 //! Whatever drops something counts it here, by a reason from a closed list.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Counts up.
 #[derive(Debug, Default)]
@@ -140,21 +141,92 @@ pub struct Metrics {
     pub journal_cap_bytes: Gauge,
     /// Bytes of the journal that the store has not passed.
     pub store_lag_bytes: Gauge,
-    /// Bytes of the journal that InfluxDB has not.
-    pub influx_lag_bytes: Gauge,
-    /// How long ago in ms the oldest batch came in that InfluxDB has not.
-    pub influx_lag_ms: Gauge,
-    /// Lines that InfluxDB took.
-    pub influx_lines: Counter,
-    /// Time of a write request to InfluxDB that succeeded.
-    pub influx_request: Histogram,
-    /// Write requests that failed, by reason: see `influx`.
-    pub influx_errors: Reasons,
-    /// Lines that InfluxDB will never take, by reason.
-    pub influx_dropped: Reasons,
-    /// Bytes of the journal that InfluxDB will never get, because it lagged more than its share or was not written to
-    /// for a while. How many lines they were is not known.
+    /// Bytes of the journal that went although readers with a share had not read them. How many samples they were is not
+    /// known. What a writer to InfluxDB gives up by itself it owes, and it is not counted here.
     pub influx_given_up_bytes: Counter,
+    /// The writers to InfluxDB, each with figures of its own.
+    pub influx: Targets,
+}
+
+/// The figures of all targets, in the order of the configuration.
+#[derive(Debug, Default)]
+pub struct Targets(RwLock<Vec<Arc<TargetMetrics>>>);
+
+impl Targets {
+    /// The figures of the target of this name, made where there are none yet.
+    pub fn of(&self, name: &str) -> Arc<TargetMetrics> {
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.iter().find(|target| *target.name == *name) {
+            return known.clone();
+        }
+        let new = Arc::new(TargetMetrics::new(name));
+        all.push(new.clone());
+        new
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<TargetMetrics>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The worst that any of them says; `None` where there are none.
+    pub fn worst(&self, figure: impl Fn(&TargetMetrics) -> u64) -> Option<u64> {
+        self.all().iter().map(|target| figure(target)).max()
+    }
+}
+
+/// The figures of one writer to InfluxDB.
+#[derive(Debug)]
+pub struct TargetMetrics {
+    /// What the target is called.
+    pub name: Box<str>,
+    /// Bytes of the journal that it has not.
+    pub lag_bytes: Gauge,
+    /// How long ago in ms the oldest live batch came in that it has not.
+    pub lag_ms: Gauge,
+    /// Lines that it took, live and owed.
+    pub lines: Counter,
+    /// Those of them that were owed.
+    pub filled_lines: Counter,
+    /// Time of a write request that succeeded.
+    pub request: Histogram,
+    /// Write requests that failed, by reason: see `influx`.
+    pub errors: Reasons,
+    /// Lines that it will never take, by reason.
+    pub dropped: Reasons,
+    /// Lines that were put into quarantine.
+    pub quarantined: Counter,
+    /// Dropped lines that are not in quarantine, by reason.
+    pub quarantine_lost: Reasons,
+    /// Spans of time that it is owed.
+    pub owed_spans: Gauge,
+    /// Their length in ms, summed over the hosts that have spans of their own; one that concerns all hosts counts once.
+    pub owed_ms: Gauge,
+    /// Bytes of the journal that it gave up and that are owed since.
+    pub owed_bytes: Counter,
+    /// Bytes of the journal that went before it had them or could note them. What can be said of their time is owed.
+    pub given_up_bytes: Counter,
+}
+
+impl TargetMetrics {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            lag_bytes: Gauge::default(),
+            lag_ms: Gauge::default(),
+            lines: Counter::default(),
+            filled_lines: Counter::default(),
+            request: Histogram::default(),
+            errors: Reasons::new(INFLUX_ERRORS),
+            dropped: Reasons::new(INFLUX_DROPS),
+            quarantined: Counter::default(),
+            quarantine_lost: Reasons::new(QUARANTINE_LOSSES),
+            owed_spans: Gauge::default(),
+            owed_ms: Gauge::default(),
+            owed_bytes: Counter::default(),
+            given_up_bytes: Counter::default(),
+        }
+    }
 }
 
 /// Why a write request to InfluxDB failed.
@@ -170,8 +242,11 @@ pub const INFLUX_ERRORS: [&str; 9] = [
     "unexpected",
 ];
 /// Why a line is never written to InfluxDB.
-pub const INFLUX_DROPS: [&str; 5] =
-    ["malformed", "type_conflict_or_too_old", "too_large", "no_host", "journal_full"];
+pub const INFLUX_DROPS: [&str; 6] =
+    ["malformed", "type_conflict", "too_old", "too_large", "no_host", "refused"];
+/// Why a dropped line is not in quarantine: it was not singled out among others, the disk did not take it, too many
+/// waited for the disk, or it was the oldest when the quarantine was full.
+pub const QUARANTINE_LOSSES: [&str; 4] = ["unknown_line", "disk", "too_many", "oldest"];
 
 impl Metrics {
     /// All at zero.
@@ -196,13 +271,8 @@ impl Metrics {
             journal_bytes: Gauge::default(),
             journal_cap_bytes: Gauge::default(),
             store_lag_bytes: Gauge::default(),
-            influx_lag_bytes: Gauge::default(),
-            influx_lag_ms: Gauge::default(),
-            influx_lines: Counter::default(),
-            influx_request: Histogram::default(),
-            influx_errors: Reasons::new(INFLUX_ERRORS),
-            influx_dropped: Reasons::new(INFLUX_DROPS),
             influx_given_up_bytes: Counter::default(),
+            influx: Targets::default(),
         }
     }
 }
@@ -235,6 +305,17 @@ mod tests {
         let (buckets, sum_us) = histogram.snapshot();
         assert_eq!((buckets[0], buckets[1], buckets[12]), (1, 1, 1));
         assert_eq!(sum_us, 1_000 + 1_001 + 60_000_000);
+    }
+
+    #[test]
+    fn a_target_keeps_its_figures_and_the_worst_of_all_is_told() {
+        let targets = Targets::default();
+        assert_eq!(targets.worst(|target| target.lag_bytes.get()), None);
+        targets.of("a").lag_bytes.set(7);
+        targets.of("b").lag_bytes.set(9);
+        assert_eq!(targets.of("a").lag_bytes.get(), 7);
+        assert_eq!(targets.worst(|target| target.lag_bytes.get()), Some(9));
+        assert_eq!(targets.all().len(), 2);
     }
 
     #[test]

@@ -41,8 +41,6 @@ pub struct Own {
     pub state: State,
     /// What it reports.
     pub metrics: Arc<Metrics>,
-    /// Whether there is an InfluxDB to report on.
-    pub has_influx: bool,
     /// Times of its samples.
     pub times: Mutex<Times>,
 }
@@ -115,9 +113,9 @@ impl Own {
             samples_acked: metrics.samples_acked.get(),
             journal_bytes: metrics.journal_bytes.get(),
             store_lag_bytes: metrics.store_lag_bytes.get(),
-            influx_lag_bytes: self.has_influx.then(|| metrics.influx_lag_bytes.get()),
-            influx_lag_ms: self.has_influx.then(|| metrics.influx_lag_ms.get()),
-            influx_lines: self.has_influx.then(|| metrics.influx_lines.get()),
+            influx_lag_bytes: metrics.influx.worst(|target| target.lag_bytes.get()),
+            influx_lag_ms: metrics.influx.worst(|target| target.lag_ms.get()),
+            influx_lines: lines(metrics),
             memory: process.memory_bytes,
             cpu_ms: process.cpu_ms,
             dropped: List::first(dropped).0,
@@ -151,6 +149,12 @@ impl Own {
         let record = Record { host: HostId::SERVER, received_ms: time_ms, backlog: false, samples };
         self.journal.append(&Encoded::new(&record)?)?.wait().await
     }
+}
+
+/// Lines that all InfluxDBs together took, where there is one.
+fn lines(metrics: &Metrics) -> Option<u64> {
+    let targets = metrics.influx.all();
+    (!targets.is_empty()).then(|| targets.iter().map(|target| target.lines.get()).sum())
 }
 
 /// Unique times for the server's own samples. A clock that goes back by more than a little is followed.

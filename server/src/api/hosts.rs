@@ -11,11 +11,11 @@ use vitals_wire::mapping::{self, Point, Value};
 use vitals_wire::sample::Sample;
 use vitals_wire::section::{Section, TopProcesses};
 
+use super::Shared;
 use super::error::Problem;
-use super::{Shared, time};
-use crate::clock;
 use crate::live::HostNow;
 use crate::state::Host;
+use crate::{clock, time};
 
 /// All hosts.
 #[derive(Debug, Serialize, ToSchema)]

@@ -1,13 +1,14 @@
 //! `/metrics`: the server's own figures as Prometheus reads them (text exposition format 0.0.4).
 
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 
 use super::Shared;
-use crate::metrics::{Histogram, Metrics, Reasons};
+use crate::metrics::{Histogram, Metrics, Reasons, TargetMetrics};
 use crate::process;
 
 /// The server's own figures in Prometheus' text format.
@@ -86,23 +87,61 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
         "Bytes of the journal that the store has not passed.",
         m.store_lag_bytes.get(),
     );
-    text.gauge(
+    write_targets(text, &m.influx.all());
+}
+
+/// One family of figures for each name, and in it one line for each target.
+fn write_targets(text: &mut Text, targets: &[Arc<TargetMetrics>]) {
+    if targets.is_empty() {
+        return;
+    }
+    let seconds = |ms: u64| ms as f64 / 1_000.0;
+    text.of_targets(
         "vitals_influx_lag_bytes",
+        "gauge",
         "Bytes of the journal that InfluxDB has not.",
-        m.influx_lag_bytes.get(),
+        targets,
+        |t| t.lag_bytes.get(),
     );
-    let lag_seconds = m.influx_lag_ms.get() as f64 / 1_000.0;
-    text.gauge("vitals_influx_lag_seconds", "Age of the oldest sample that InfluxDB has not.", lag_seconds);
-    text.counter("vitals_influx_lines_total", "Lines that InfluxDB took.", m.influx_lines.get());
-    let given_up = m.influx_given_up_bytes.get();
-    text.counter(
-        "vitals_influx_given_up_bytes_total",
-        "Bytes of the journal given up for InfluxDB.",
-        given_up,
-    );
-    text.histogram("vitals_influx_request_seconds", "Time of a write that succeeded.", &m.influx_request);
-    text.by_reason("vitals_influx_errors_total", "Writes that failed and are tried again.", &m.influx_errors);
-    text.by_reason("vitals_influx_dropped_total", "Lines that InfluxDB will never take.", &m.influx_dropped);
+    let help = "Age of the oldest live sample that InfluxDB has not.";
+    text.of_targets("vitals_influx_lag_seconds", "gauge", help, targets, |t| seconds(t.lag_ms.get()));
+    text.of_targets("vitals_influx_lines_total", "counter", "Lines that InfluxDB took.", targets, |t| {
+        t.lines.get()
+    });
+    let help = "Lines that InfluxDB took of what it was owed.";
+    text.of_targets("vitals_influx_filled_lines_total", "counter", help, targets, |t| t.filled_lines.get());
+    let help = "Spans of time that InfluxDB is owed from history.";
+    text.of_targets("vitals_influx_owed_spans", "gauge", help, targets, |t| t.owed_spans.get());
+    let help = "Length of the spans of time that InfluxDB is owed.";
+    text.of_targets("vitals_influx_owed_seconds", "gauge", help, targets, |t| seconds(t.owed_ms.get()));
+    let help = "Bytes of the journal given up for InfluxDB and owed from history since.";
+    text.of_targets("vitals_influx_owed_bytes_total", "counter", help, targets, |t| t.owed_bytes.get());
+    let help = "Bytes of the journal lost for InfluxDB before they could be noted.";
+    text.of_targets("vitals_influx_given_up_bytes_total", "counter", help, targets, |t| {
+        t.given_up_bytes.get()
+    });
+    let help = "Lines that InfluxDB refused and that are in quarantine.";
+    text.of_targets("vitals_influx_quarantined_total", "counter", help, targets, |t| t.quarantined.get());
+    let by_reason: [(&str, &str, fn(&TargetMetrics) -> &Reasons); 3] = [
+        ("vitals_influx_errors_total", "Writes that failed and are tried again.", |t| &t.errors),
+        ("vitals_influx_dropped_total", "Lines that InfluxDB will never take.", |t| &t.dropped),
+        ("vitals_influx_quarantine_lost_total", "Dropped lines that are not in quarantine.", |t| {
+            &t.quarantine_lost
+        }),
+    ];
+    for (name, help, reasons) in by_reason {
+        text.head(name, help, "counter");
+        for target in targets {
+            for (reason, count) in reasons(target).iter() {
+                let _ = writeln!(text.0, "{name}{{target=\"{}\",reason=\"{reason}\"}} {count}", target.name);
+            }
+        }
+    }
+    let name = "vitals_influx_request_seconds";
+    text.head(name, "Time of a write that succeeded.", "histogram");
+    for target in targets {
+        text.buckets(name, &format!("target=\"{}\"", target.name), &target.request);
+    }
 }
 
 /// The text under way. Writing to a string cannot fail, so results are not looked at.
@@ -132,17 +171,41 @@ impl Text {
         }
     }
 
+    /// One line for each target. Their names need no escaping.
+    fn of_targets<T: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        targets: &[Arc<TargetMetrics>],
+        figure: impl Fn(&TargetMetrics) -> T,
+    ) {
+        self.head(name, help, kind);
+        for target in targets {
+            let _ = writeln!(self.0, "{name}{{target=\"{}\"}} {}", target.name, figure(target));
+        }
+    }
+
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.head(name, help, "histogram");
+        self.buckets(name, "", histogram);
+    }
+
+    fn buckets(&mut self, name: &str, labels: &str, histogram: &Histogram) {
         let (buckets, sum_us) = histogram.snapshot();
+        let (comma, all) = match labels {
+            "" => ("", String::new()),
+            labels => (",", format!("{{{labels}}}")),
+        };
         let mut count = 0;
         for (bucket, bound_ms) in buckets.iter().zip(Histogram::BOUNDS_MS) {
             count += bucket;
-            let _ = writeln!(self.0, "{name}_bucket{{le=\"{}\"}} {count}", bound_ms as f64 / 1_000.0);
+            let bound = bound_ms as f64 / 1_000.0;
+            let _ = writeln!(self.0, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
         }
         count += buckets.last().copied().unwrap_or_default();
-        let _ = writeln!(self.0, "{name}_bucket{{le=\"+Inf\"}} {count}");
-        let _ = writeln!(self.0, "{name}_sum {}\n{name}_count {count}", sum_us as f64 / 1e6);
+        let _ = writeln!(self.0, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
+        let _ = writeln!(self.0, "{name}_sum{all} {}\n{name}_count{all} {count}", sum_us as f64 / 1e6);
     }
 }
 
@@ -169,7 +232,13 @@ mod tests {
     #[test]
     fn every_figure_has_one_help_and_one_type() {
         let mut text = Text::default();
-        write_all(&mut text, &Metrics::new());
+        let metrics = Metrics::new();
+        metrics.influx.of("one");
+        metrics.influx.of("two").request.observe(Duration::from_millis(3));
+        write_all(&mut text, &metrics);
+        assert!(text.0.contains("vitals_influx_lag_bytes{target=\"two\"} 0\n"));
+        assert!(text.0.contains("vitals_influx_request_seconds_bucket{target=\"two\",le=\"0.005\"} 1\n"));
+        assert!(text.0.contains("vitals_influx_request_seconds_count{target=\"two\"} 1\n"));
         let names: Vec<&str> = text.0.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         let mut unique = names.clone();
         unique.sort();

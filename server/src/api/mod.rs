@@ -8,9 +8,10 @@ mod health;
 mod hosts;
 mod metrics;
 mod series;
-mod time;
+mod targets;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
@@ -23,6 +24,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::influx::Target;
 use crate::journal::Journal;
 use crate::live::Live;
 use crate::metrics::Metrics;
@@ -44,6 +46,10 @@ pub struct Shared {
     pub journal: Journal,
     /// The server's own figures.
     pub metrics: Arc<Metrics>,
+    /// The InfluxDBs that are written to.
+    pub targets: Arc<[Arc<Target>]>,
+    /// How long history is kept.
+    pub keep_raw: Duration,
 }
 
 #[derive(OpenApi)]
@@ -52,6 +58,7 @@ pub struct Shared {
     tags(
         (name = "hosts", description = "Hosts and what each said last."),
         (name = "history", description = "What hosts said before."),
+        (name = "influx", description = "InfluxDB, which is written to."),
         (name = "health", description = "How the server itself is."),
     )
 )]
@@ -64,6 +71,8 @@ fn router(shared: Shared) -> axum::Router {
         .routes(routes!(hosts::one))
         .routes(routes!(hosts::latest))
         .routes(routes!(series::series))
+        .routes(routes!(targets::list))
+        .routes(routes!(targets::quarantine))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
@@ -96,6 +105,35 @@ pub async fn serve(
 /// All hosts as JSON, as the API gives them: for the command line.
 pub fn hosts_json(shared: &Shared) -> serde_json::Result<serde_json::Value> {
     serde_json::to_value(hosts::all(shared))
+}
+
+/// How the InfluxDBs are, as JSON, as the API gives it. Reads files.
+pub fn targets_json(shared: &Shared) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(targets::all(&shared.targets, true))
+}
+
+/// The same while no server runs.
+pub fn targets_json_at_rest(targets: &[Arc<Target>]) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(targets::all(targets, false))
+}
+
+/// What InfluxDB refused, newest first, as JSON, as the API gives it. Reads files.
+///
+/// # Errors
+/// There is no such target, or its files cannot be read, in words.
+pub fn quarantine_json(
+    targets: &[Arc<Target>],
+    name: Option<&str>,
+    skip: usize,
+    limit: usize,
+) -> Result<serde_json::Value, String> {
+    if let Some(name) = name
+        && !targets.iter().any(|target| target.options.name == name)
+    {
+        return Err(format!("no InfluxDB is called {name:?}"));
+    }
+    let lines = targets::refused(targets, name, skip, limit).map_err(|error| error.to_string())?;
+    serde_json::to_value(lines).map_err(|error| error.to_string())
 }
 
 /// Lets in requests that name this machine as this machine does.

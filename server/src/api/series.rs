@@ -7,12 +7,13 @@ use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::Shared;
 use super::error::Problem;
 use super::hosts::find;
-use super::{Shared, time};
 use crate::clock;
 use crate::field::FieldSelector;
 use crate::store::{StoreError, Value};
+use crate::time;
 
 /// The range where none is asked for.
 const DEFAULT_RANGE_MS: i64 = 3_600_000;

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 204 | | the lines are written |
 //! | 400 in InfluxDB's own form | `rejected` | the lines are split until the bad one stands alone: see [`super::delivery`] |
-//! | 422 in InfluxDB's own form | `rejected` | the good lines are stored; split a little to find the others, which are counted as dropped |
+//! | 422 in InfluxDB's own form | `rejected` | the good lines are stored; split a little to find the others, which are dropped: see [`drop_reason`] |
 //! | 413 | `too_large` | halved; later requests are no larger |
 //! | 401, 403 | `unauthorized` | kept, tried again slowly; the operator is told to look at the token |
 //! | 404 in InfluxDB's own form | `not_found` | kept, tried again slowly; the operator is told to create or correct the bucket |
@@ -17,8 +17,9 @@
 //!
 //! Every InfluxDB (1.8, 2, 3) answers a write with 204, so a 200 comes from something that is not one, such as a login
 //! page. A 422 names and counts one cause only: where lines that are too old and lines of a conflicting type come
-//! together, or lines of several shards, `dropped=N` is less than what was lost, which is why it is split too. InfluxDB's own form is a JSON object with a `message` (2) or an `error` (1.8, 3). A 500 after a full disk
-//! comes with lines that can be queried and are forgotten at a restart, which is why nothing but 204 counts.
+//! together, or lines of several shards, `dropped=N` is less than what was lost, which is why it is split too. InfluxDB's
+//! own form is a JSON object with a `message` (2) or an `error` (1.8, 3). 1.8 and 3 answer a partial write with a 400 and
+//! store the good lines all the same: splitting sends those again, which is harmless. A 500 after a full disk comes with lines that can be queried and are forgotten at a restart, which is why nothing but 204 counts.
 
 use std::time::Duration;
 
@@ -155,17 +156,42 @@ pub fn judge(answer: &Answer) -> Verdict {
     Verdict { action, words }
 }
 
-/// Whether these words of a 400 are those of a line parser, which leaves no doubt that the line is to blame. InfluxDB
-/// 1.8 and 2 say "unable to parse", 3 says "parsing failed".
+/// Whether these words of a 400 leave no doubt that the line is to blame. InfluxDB 1.8 and 2 say "unable to parse" of one
+/// that cannot be read, 3 says "parsing failed"; 1.8 and 3 say "partial write" of one that can be read and not stored.
 pub fn blames_the_line(words: &str) -> bool {
-    words.contains("unable to parse") || words.contains("parsing failed")
+    ["unable to parse", "parsing failed", "partial write"].into_iter().any(|said| words.contains(said))
+}
+
+/// Why a line is never taken, by InfluxDB's words about it: one of `metrics::INFLUX_DROPS`.
+pub fn drop_reason(words: &str) -> &'static str {
+    // 2.7: "dropped 1 points outside retention policy of duration …"; 1.8: "points beyond retention policy".
+    if words.contains("retention policy") {
+        return "too_old";
+    }
+    // 1.8 and 2: "field type conflict: input field …"; 3: "invalid column type for column …".
+    if words.contains("type conflict") || words.contains("invalid column type") {
+        return "type_conflict";
+    }
+    if words.contains("unable to parse") || words.contains("parsing failed") {
+        "malformed"
+    } else {
+        "refused"
+    }
+}
+
+/// Whether a line dropped for this reason is worth a person's look: one that is only too old is not.
+pub fn is_for_quarantine(reason: &str) -> bool {
+    !matches!(reason, "too_old" | "no_host")
 }
 
 /// The `message` or `error` of an answer in InfluxDB's own form.
 fn own_words(body: &str) -> Option<String> {
     if let Ok(serde_json::Value::Object(mut object)) = serde_json::from_str(body) {
+        // 3 says in general terms what happened, and about the first line what exactly.
+        let detail = object.get("data").and_then(|data| data.get(0)?.get("error_message")?.as_str());
+        let detail = detail.map(|detail| format!(": {detail}")).unwrap_or_default();
         return ["message", "error"].into_iter().find_map(|key| match object.remove(key) {
-            Some(serde_json::Value::String(words)) => Some(words),
+            Some(serde_json::Value::String(words)) => Some(words + &detail),
             _ => None,
         });
     }

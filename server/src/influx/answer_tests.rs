@@ -50,6 +50,28 @@ fn a_partial_write_says_how_many_lines_were_dropped() {
 }
 
 #[test]
+fn a_dropped_line_has_the_reason_that_its_influxdb_names() {
+    for (words, reason) in [
+        (
+            "partial write: dropped 1 points outside retention policy of duration 1h0m0s dropped=1 for database",
+            "too_old",
+        ),
+        ("partial write: points beyond retention policy dropped=1", "too_old"),
+        ("partial write: field type conflict: input field \"v\" is type float dropped=1", "type_conflict"),
+        ("partial write of line protocol occurred: invalid column type for column 'v'", "type_conflict"),
+        ("unable to parse 'm v=': missing field value", "malformed"),
+        ("partial write of line protocol occurred: parsing failed for write_lp endpoint", "malformed"),
+        ("partial write: max-values-per-tag limit exceeded", "refused"),
+    ] {
+        assert_eq!(drop_reason(words), reason, "{words}");
+        assert!(blames_the_line(words), "{words}");
+        assert!(crate::metrics::INFLUX_DROPS.contains(&reason), "{reason}");
+    }
+    let of_3 = r#"{"error":"partial write of line protocol occurred","data":[{"original_line":"m v=1","line_number":1,"error_message":"invalid column type for column 'v'"}]}"#;
+    assert!(judge(&http(400, of_3)).words.contains("occurred: invalid column type"));
+}
+
+#[test]
 fn a_message_too_long_to_be_read_whole_is_still_influxdbs() {
     let body = format!(r#"{{"code":"invalid","message":"unable to parse '{}"#, "x".repeat(70_000));
     let verdict = judge(&http(400, &body));

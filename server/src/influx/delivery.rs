@@ -1,8 +1,10 @@
 //! What to send next, and what to do after each answer: plain logic without I/O, driven by [`super::writer`].
 //!
-//! Batches stand in the journal's order. Each has at most one request under way, so a batch that must be split is a
-//! small story of its own; several batches are under way at once. A batch is settled when each of its lines is written
-//! or counted as dropped, and the cursor moves over the settled batches at the front alone.
+//! There are two lanes: live batches, in the journal's order, and owed ones, which fill from history what was given up.
+//! Live ones go first: an owed request is begun only while no live one waits to be sent. Each batch has at most one
+//! request under way, so a batch that must be split is a small story of its own; several batches are under way at once. A
+//! batch is settled when each of its lines is written or counted as dropped, and the cursor moves over the settled live
+//! batches at the front alone.
 //!
 //! **Splitting.** A 400 stores nothing and a 413 is too large: the request is cut in two, down to single lines. A line
 //! that is refused alone is dropped only if the fault is known to be the line's: InfluxDB's parser says so, or another
@@ -36,8 +38,10 @@ const MIN_CAP_LINES: usize = 100;
 /// How much at once, and how long to wait.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Batches, and so requests, under way at once.
+    /// Live batches, and so their requests, under way at once.
     pub in_flight: usize,
+    /// Of owed ones the same; no less than one.
+    pub owed_in_flight: usize,
     /// Lines of a request.
     pub max_lines: usize,
     /// Upper bound of the first wait after a failure.
@@ -105,6 +109,8 @@ pub enum Change {
 /// What an answer led to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
+    /// Whether the lines were owed ones.
+    pub is_owed: bool,
     /// Lines that InfluxDB took.
     pub taken: usize,
     /// Why the request failed, if it did.
@@ -212,7 +218,8 @@ enum Gate {
 #[derive(Debug)]
 pub struct Delivery {
     limits: Limits,
-    batches: VecDeque<Batch>,
+    live: VecDeque<Batch>,
+    owed: VecDeque<Batch>,
     next_id: u64,
     gate: Gate,
     /// Raised whenever the gate closes: tells answers to older requests.
@@ -225,17 +232,23 @@ impl Delivery {
     /// Nothing under way, the gate open.
     pub fn new(limits: Limits) -> Self {
         let cap_lines = limits.max_lines.max(1);
-        Self { limits, batches: VecDeque::new(), next_id: 0, gate: Gate::Open, epoch: 0, cap_lines }
+        let (live, owed) = (VecDeque::new(), VecDeque::new());
+        Self { limits, live, owed, next_id: 0, gate: Gate::Open, epoch: 0, cap_lines }
     }
 
-    /// Whether another batch may be offered.
+    /// Whether another live batch may be offered.
     pub fn has_room(&self) -> bool {
-        self.batches.len() < self.limits.in_flight.max(1)
+        self.live.len() < self.limits.in_flight.max(1)
     }
 
-    /// Whether everything offered is settled.
+    /// Whether another owed batch may be offered.
+    pub fn has_owed_room(&self) -> bool {
+        self.owed.len() < self.limits.owed_in_flight.max(1)
+    }
+
+    /// Whether every live batch that was offered is settled.
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+        self.live.is_empty()
     }
 
     /// Whether InfluxDB takes lines, as far as is known.
@@ -243,19 +256,30 @@ impl Delivery {
         matches!(self.gate, Gate::Open)
     }
 
-    /// When the oldest unsettled lines came to the server, in ms since 1970.
+    /// When the oldest unsettled live lines came to the server, in ms since 1970.
     pub fn oldest_ms(&self) -> Option<i64> {
-        self.batches.front().map(|batch| batch.received_ms)
+        self.live.front().map(|batch| batch.received_ms)
     }
 
-    /// Takes a batch: `lines` whole lines, whose last record ends at `after` in the journal and whose first came at
+    /// Takes a live batch: `lines` whole lines, whose last record ends at `after` in the journal and whose first came at
     /// `received_ms`. A batch without lines only moves the cursor.
     pub fn offer(&mut self, body: Bytes, lines: usize, after: Position, received_ms: i64) {
+        let batch = self.batch(body, lines, after, received_ms);
+        self.live.push_back(batch);
+    }
+
+    /// Takes an owed batch of whole lines, or of none.
+    pub fn offer_owed(&mut self, body: Bytes, lines: usize) {
+        let batch = self.batch(body, lines, Position::default(), 0);
+        self.owed.push_back(batch);
+    }
+
+    fn batch(&mut self, body: Bytes, lines: usize, after: Position, received_ms: i64) -> Batch {
         let whole = Piece { body, lines };
         let todo = if lines == 0 { Vec::new() } else { vec![whole.clone()] };
         let id = self.next_id;
         self.next_id += 1;
-        self.batches.push_back(Batch {
+        Batch {
             id,
             after,
             received_ms,
@@ -265,7 +289,7 @@ impl Delivery {
             accepted: false,
             suspects: Vec::new(),
             conflict_splits: 0,
-        });
+        }
     }
 
     /// What to do now.
@@ -278,7 +302,7 @@ impl Delivery {
                 return Next::At(*until);
             }
         }
-        let waiting = self.batches.iter_mut().filter(|batch| !batch.flying);
+        let waiting = self.live.iter_mut().chain(&mut self.owed).filter(|batch| !batch.flying);
         let Some((batch, piece)) = waiting.filter_map(|batch| batch.todo.pop().map(|p| (batch, p))).next()
         else {
             return Next::Nothing;
@@ -301,8 +325,10 @@ impl Delivery {
     pub fn answered(&mut self, job: Job, answer: &Answer, now: Instant, jitter: f64) -> Outcome {
         let mut outcome = Outcome::default();
         let Job { body, lines, batch: id, epoch } = job;
+        outcome.is_owed = self.owed.iter().any(|batch| batch.id == id);
+        let lane = if outcome.is_owed { &mut self.owed } else { &mut self.live };
         // A batch under way is never settled, so it is there.
-        let Some(batch) = self.batches.iter_mut().find(|batch| batch.id == id) else {
+        let Some(batch) = lane.iter_mut().find(|batch| batch.id == id) else {
             return outcome;
         };
         batch.flying = false;
@@ -326,7 +352,7 @@ impl Delivery {
                 } else {
                     outcome.taken = lines - gone;
                     outcome.dropped.push(Dropped {
-                        reason: "type_conflict_or_too_old",
+                        reason: answer::drop_reason(&verdict.words),
                         lines: gone,
                         words: verdict.words.clone(),
                         line: (lines == 1).then_some(piece.body),
@@ -335,7 +361,7 @@ impl Delivery {
             }
             Action::Split => {
                 outcome.error = Some(Reason::Rejected);
-                batch.refuse(piece, "malformed", verdict.words.clone());
+                batch.refuse(piece, answer::drop_reason(&verdict.words), verdict.words.clone());
             }
             Action::Halve => {
                 outcome.error = Some(Reason::TooLarge);
@@ -384,13 +410,27 @@ impl Delivery {
         outcome
     }
 
-    /// Forgets the settled batches at the front and gives the place after them.
+    /// Forgets the settled live batches at the front and gives the place after them.
     pub fn settle(&mut self) -> Option<Position> {
         let mut after = None;
-        while let Some(batch) = self.batches.pop_front_if(|batch| batch.is_done()) {
+        while let Some(batch) = self.live.pop_front_if(|batch| batch.is_done()) {
             after = Some(batch.after);
         }
         after
+    }
+
+    /// Forgets the settled owed batches at the front, and gives how many.
+    pub fn settle_owed(&mut self) -> usize {
+        let mut settled = 0;
+        while self.owed.pop_front_if(|batch| batch.is_done()).is_some() {
+            settled += 1;
+        }
+        settled
+    }
+
+    /// Owed batches that are not settled.
+    pub fn owed_under_way(&self) -> usize {
+        self.owed.len()
     }
 
     fn open(&mut self, now: Instant) -> Option<Change> {

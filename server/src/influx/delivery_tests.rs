@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 const LIMITS: Limits = Limits {
     in_flight: 3,
+    owed_in_flight: 2,
     max_lines: 50,
     backoff_min: Duration::from_millis(500),
     backoff_max: Duration::from_secs(30),
@@ -185,7 +186,7 @@ fn a_conflict_that_concerns_everybody_is_counted_without_a_flood_of_requests() {
     assert_eq!(taken + dropped.iter().map(|dropped| dropped.lines).sum::<usize>(), 5_000);
     assert_eq!(taken, 5_000 - 5_000usize.div_ceil(23));
     assert!(requests <= 2 * MAX_CONFLICT_SPLITS + 1, "{requests}");
-    assert!(dropped.iter().all(|dropped| dropped.reason == "type_conflict_or_too_old"));
+    assert!(dropped.iter().all(|dropped| dropped.reason == "type_conflict"));
 }
 
 #[test]
@@ -257,6 +258,46 @@ fn a_line_refused_in_other_words_is_dropped_once_another_of_its_batch_was_taken(
     let outcome = delivery.answered(job, &ok(), now, 0.5);
     assert_eq!(outcome.dropped[0].line.as_deref(), Some(&b"m v=0\n"[..]));
     assert_eq!(delivery.settle(), Some(at(1)));
+}
+
+#[test]
+fn live_lines_go_before_owed_ones_and_each_lane_settles_for_itself() {
+    let now = Instant::now();
+    let mut delivery = Delivery::new(LIMITS);
+    delivery.offer_owed(lines(0, 60), 60);
+    delivery.offer_owed(Bytes::new(), 0);
+    assert!(!delivery.has_owed_room() && delivery.has_room() && delivery.is_empty());
+    delivery.offer(lines(100, 10), 10, at(1), 0);
+    let live = send(&mut delivery, now);
+    assert_eq!(live.lines, 10);
+    let owed = send(&mut delivery, now);
+    assert_eq!(owed.lines, 50, "the rest of it follows");
+    let outcome = delivery.answered(owed, &ok(), now, 0.5);
+    assert_eq!((outcome.is_owed, outcome.taken), (true, 50));
+    delivery.offer(lines(200, 10), 10, at(2), 0);
+    assert_eq!(send(&mut delivery, now).body, lines(200, 10), "live first");
+    let rest = send(&mut delivery, now);
+    assert_eq!((delivery.settle(), delivery.settle_owed()), (None, 0));
+    assert!(!delivery.answered(live, &ok(), now, 0.5).is_owed);
+    delivery.answered(rest, &ok(), now, 0.5);
+    assert_eq!((delivery.settle(), delivery.settle_owed()), (Some(at(1)), 2));
+    assert!(delivery.has_owed_room());
+}
+
+#[test]
+fn what_an_older_or_newer_influxdb_says_of_a_single_line_is_that_lines_fault() {
+    for (words, reason) in [
+        ("partial write: field type conflict: input field \\\"v\\\" dropped=1", "type_conflict"),
+        ("partial write: points beyond retention policy dropped=1", "too_old"),
+        ("partial write of line protocol occurred", "refused"),
+    ] {
+        let (mut delivery, now) = one_batch(1);
+        let job = send(&mut delivery, now);
+        let outcome = delivery.answered(job, &http(400, &format!(r#"{{"error":"{words}"}}"#)), now, 0.5);
+        assert_eq!(outcome.dropped.len(), 1, "{words}");
+        assert_eq!(outcome.dropped[0].reason, reason);
+        assert_eq!(delivery.settle(), Some(at(1)));
+    }
 }
 
 /// How the modelled InfluxDB fails at times, beside refusing bad lines.

@@ -55,7 +55,7 @@ impl WriteClient {
             .connect_timeout(options.connect_timeout)
             .timeout(options.timeout)
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(options.in_flight)
+            .pool_max_idle_per_host(options.in_flight + options.owed_in_flight)
             .http1_only()
             .build()
             .map_err(|error| InfluxError::Client(whole_story(&error)))?;
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     fn options(url: &str) -> InfluxOptions {
-        InfluxOptions::new(url, "an org", "b&c", "secret", "cursor")
+        InfluxOptions::new("influx", url, "an org", "b&c", "secret", "dir")
     }
 
     #[test]

@@ -1,16 +1,21 @@
-//! InfluxDB: reads the journal from a cursor of its own and writes line protocol.
+//! InfluxDB: each target reads the journal from a cursor of its own and is written line protocol.
 //!
 //! In the order in which data flows:
 //!
 //! - [`source`]: records of the journal become batches of lines, cut at the end of a record.
 //! - [`delivery`]: what to send next, backoff and splitting; plain logic. [`answer`] has the table of InfluxDB's answers.
+//! - [`owed`]: spans of time that a target did not get from the journal; plain logic. [`book`] keeps them on disk,
+//!   `filler` reads history for them, which is asked through [`History`].
+//! - [`quarantine`]: lines that InfluxDB refused.
 //! - [`http`]: one write request, and why not through the crate `influxdb2`.
 //! - [`cursor`]: the place in the journal, on disk.
+//! - [`target`]: what belongs to one target, shared by its writer and whoever asks how it is.
 //! - [`writer`]: the task that drives them.
 //! - [`setup`]: health, buckets and the set-up of a new InfluxDB, through `influxdb2`.
 //!
-//! What the journal holds reaches InfluxDB at least once, or is counted in `influx_dropped` and logged. A line sent
-//! twice is the same point twice, which InfluxDB stores once.
+//! What the journal holds reaches InfluxDB at least once, or is counted as dropped and logged. A target that lags more than
+//! its share of the journal gives up the oldest part: first what it is owed is on disk, then the journal may forget it.
+//! A line sent twice is the same point twice, which InfluxDB stores once.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,23 +27,64 @@ use vitals_wire::line::HostTags;
 use vitals_wire::log::Position;
 
 pub mod answer;
+pub mod book;
 pub mod cursor;
 pub mod delivery;
+mod drops;
+mod filler;
 pub mod http;
+pub mod owed;
+pub mod quarantine;
 pub mod setup;
 pub mod source;
+pub mod target;
 pub mod writer;
 
 pub use setup::{check, set_up};
+pub use target::{Health, Target};
 pub use writer::run;
 
 /// Gives a host's name and labels valid at a time (ms since 1970), as they stand on its lines; `None` for a host that
 /// nobody knows. Called once a sample, off the async threads: it may read, and should be quick.
 pub type TagsAt = Arc<dyn Fn(HostId, i64) -> Option<Arc<HostTags>> + Send + Sync>;
 
+/// History, as far as a target that is owed something needs it. Its calls may block on a disk.
+pub trait History: Send + Sync {
+    /// All hosts that history knows, the server itself among them.
+    fn hosts(&self) -> Vec<HostId>;
+
+    /// Appends the lines of a host's samples from `from_ms` to before `to_ms`, byte for byte as they were written from the
+    /// journal: whole samples, oldest first, until `max_lines` are reached.
+    ///
+    /// # Errors
+    /// History cannot be read now, in words: it is asked again later.
+    fn lines(
+        &self,
+        host: HostId,
+        from_ms: i64,
+        to_ms: i64,
+        max_lines: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Filled, String>;
+
+    /// All before this place of the journal can be read here.
+    fn position(&self) -> Position;
+}
+
+/// What a piece of history came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filled {
+    /// Lines appended.
+    pub lines: usize,
+    /// Where to go on; `None` when all of it was given.
+    pub next_ms: Option<i64>,
+}
+
 /// Where to write, and how.
 #[derive(Debug, Clone)]
 pub struct InfluxOptions {
+    /// What the target is called.
+    pub name: String,
     /// InfluxDB's URL, such as `http://127.0.0.1:8086`; a path before `/api` may follow.
     pub url: String,
     /// The organisation's name.
@@ -47,8 +93,8 @@ pub struct InfluxOptions {
     pub bucket: String,
     /// A token that may write to the bucket.
     pub token: Token,
-    /// Where the place in the journal is kept.
-    pub cursor_file: PathBuf,
+    /// The target's own directory: its place in the journal, what it is owed, its quarantine.
+    pub dir: PathBuf,
     /// Lines that make a batch at once.
     pub batch_lines: usize,
     /// Lines at which a batch ends, with the record that reaches it, when there is much to write. A request holds at
@@ -64,6 +110,8 @@ pub struct InfluxOptions {
     pub timeout: Duration,
     /// Requests under way at once. Two keep InfluxDB busy while the next ones are made; with four it was no faster.
     pub in_flight: usize,
+    /// Requests with owed lines under way at once, beside those.
+    pub owed_in_flight: usize,
     /// Upper bound of the first wait after a failure.
     pub backoff_min: Duration,
     /// Upper bound of later ones.
@@ -75,18 +123,20 @@ pub struct InfluxOptions {
 impl InfluxOptions {
     /// These with the defaults for all else.
     pub fn new(
+        name: impl Into<String>,
         url: impl Into<String>,
         org: impl Into<String>,
         bucket: impl Into<String>,
         token: impl Into<Token>,
-        cursor_file: impl Into<PathBuf>,
+        dir: impl Into<PathBuf>,
     ) -> Self {
         Self {
+            name: name.into(),
             url: url.into(),
             org: org.into(),
             bucket: bucket.into(),
             token: token.into(),
-            cursor_file: cursor_file.into(),
+            dir: dir.into(),
             batch_lines: 1_000,
             max_lines: 5_000,
             batch_wait: Duration::from_secs(1),
@@ -94,10 +144,21 @@ impl InfluxOptions {
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
             in_flight: 2,
+            owed_in_flight: 2,
             backoff_min: Duration::from_millis(500),
             backoff_max: Duration::from_secs(30),
             slow_retry: Duration::from_secs(30),
         }
+    }
+
+    /// Where the place in the journal is kept.
+    pub fn cursor_file(&self) -> PathBuf {
+        self.dir.join("cursor")
+    }
+
+    /// Where what is owed is kept.
+    pub fn owed_file(&self) -> PathBuf {
+        self.dir.join("owed")
     }
 
     /// Whether a writer could work with these: what is wrong with them can be said before anything starts.
@@ -169,6 +230,14 @@ pub enum InfluxError {
     /// A part of the writer panicked. The cursor stands before all that is not written.
     #[error("the writer to influxdb broke down: {0}")]
     Broken(tokio::task::JoinError),
+    /// What a target keeps on disk cannot be used.
+    #[error("what influxdb {name:?} is owed cannot be read: {error}")]
+    Book {
+        /// The target.
+        name: String,
+        /// Why.
+        error: book::BookError,
+    },
     /// Only a new InfluxDB can be set up.
     #[error("this influxdb has been set up before")]
     SetUpBefore,
@@ -177,15 +246,19 @@ pub enum InfluxError {
 /// Where the writer goes on in the journal: its cursor, or the journal's beginning where there is none or it is
 /// damaged, which the log then says. To be given to `Journal::lagging_reader`.
 pub fn starting_point(options: &InfluxOptions) -> Position {
-    let file = options.cursor_file.display();
-    match cursor::load(&options.cursor_file) {
-        Ok(Some(position)) => position,
+    let target = options.name.as_str();
+    let file = options.cursor_file();
+    let loaded = cursor::load(&file);
+    let file = file.display();
+    match loaded {
+        Ok(Some(cursor)) => cursor.position,
         Ok(None) => {
-            tracing::info!(%file, "no cursor for influxdb yet: it gets all that the journal holds");
+            tracing::info!(influx = target, %file, "no cursor for influxdb yet: it gets all that the journal holds");
             Position::default()
         }
         Err(error) => {
             tracing::warn!(
+                influx = target,
                 %file,
                 %error,
                 "influxdb's cursor cannot be used: all that the journal holds is written once more, which is harmless"

@@ -105,7 +105,9 @@ pub(super) async fn check_and_log(options: InfluxOptions) {
             version,
             "influxdb is well; the token sees no such bucket, as is normal for one that may only write"
         ),
-        Ok(Found::Unwell(error)) => tracing::warn!(url, error, "influxdb says that it is not well"),
+        Ok(Found::Unwell(error)) => {
+            tracing::warn!(influx = options.name, url, error, "influxdb says that it is not well")
+        }
         Ok(Found::BelowAPath) => tracing::debug!(url, "influxdb stands below a path and is not checked"),
         Err(error) => tracing::warn!(
             url,

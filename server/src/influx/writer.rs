@@ -1,9 +1,14 @@
-//! The task that drives [`Source`], [`Delivery`], [`WriteClient`] and the cursor.
+//! The task that drives [`Source`], [`Delivery`], [`WriteClient`], the cursor, and what a target is owed.
 //!
 //! Reading and turning into lines happens on a blocking thread, which takes the source along and brings it back;
 //! requests are tasks of their own. When this task is dropped at any point its requests end with it, and whoever goes
 //! on from the cursor file writes again what was under way.
+//!
+//! A target that holds more than its share of the journal gives up the oldest part: the times of its samples are read,
+//! noted durably in the [`Book`](super::book::Book), and only then does the journal hear that it may forget it. What is
+//! owed is filled from history beside the live lines, when InfluxDB takes lines again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,41 +17,44 @@ use tokio_util::sync::CancellationToken;
 use vitals_wire::log::Position;
 
 use super::answer::Answer;
-use super::delivery::{Change, Delivery, Dropped, Job, Limits, Next, Outcome};
+use super::cursor::Cursor;
+use super::delivery::{Delivery, Job, Limits, Next, Outcome};
+use super::drops::{self, Drops};
+use super::filler::{Filler, Gathered};
 use super::http::WriteClient;
+use super::owed::Stretch;
 use super::source::Source;
-use super::{InfluxError, InfluxOptions, TagsAt, cursor, setup};
+use super::{History, InfluxError, TagsAt, Target, cursor, setup};
 use crate::clock::now_ms;
 use crate::journal::{JournalError, JournalReader};
-use crate::metrics::Metrics;
 
 /// How often the cursor is written and the lag is measured, at most and at least.
 const TICK: Duration = Duration::from_secs(1);
 /// Pause after the journal could not be read.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
-/// Dropped lines that are logged within a minute; the rest of them as a count.
-const MAX_DROPS_LOGGED: u32 = 20;
 /// Time at shutdown in which what is left is still written. The rest stays in the journal.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// Writes what `reader` gives to InfluxDB until `shutdown`, and what is left then for some seconds if InfluxDB takes
-/// it. `reader` must stand at [`super::starting_point`]. Fails at once where `options` cannot be used, and later only by a
+/// it. `reader` must stand at [`super::starting_point`]. Fails at once where the options cannot be used, and later only by a
 /// bug ([`InfluxError::Broken`]): then it can be run again with a new reader.
 pub async fn run(
-    options: InfluxOptions,
+    target: Arc<Target>,
     reader: JournalReader,
     tags_at: TagsAt,
-    metrics: Arc<Metrics>,
+    history: Arc<dyn History>,
     shutdown: CancellationToken,
 ) -> Result<(), InfluxError> {
+    let options = &target.options;
     options.check()?;
-    let client = WriteClient::new(&options)?;
+    let client = WriteClient::new(options)?;
     // Beside the writer: a slow answer to it must not hold anything up.
     let mut requests = JoinSet::new();
     let mut checking = JoinSet::new();
     checking.spawn(setup::check_and_log(options.clone()));
     let limits = Limits {
         in_flight: options.in_flight,
+        owed_in_flight: options.owed_in_flight,
         // A batch ends with the record that reaches `max_lines`: cutting off a small rest would double the requests.
         max_lines: options.max_lines.saturating_mul(2),
         backoff_min: options.backoff_min,
@@ -54,21 +62,30 @@ pub async fn run(
         slow_retry: options.slow_retry,
     };
     let settled = reader.position();
-    let source = Box::new(Source::new(reader, tags_at, metrics.clone(), options.max_lines));
+    // A cursor that cannot be read was told of when the reader was made.
+    let known = cursor::load(&options.cursor_file()).ok().flatten().unwrap_or_default();
+    // The journal does not reach back to it: at worst what is owed then was written already.
+    let has_gap = known.position != Position::default() && known.position < settled;
+    let since = (known.received_ms, has_gap);
+    let source = Source::new(reader, tags_at, target.metrics.clone(), options.max_lines, since);
+    let filler = Filler::new(history, options.max_lines);
     let mut writer = Writer {
         delivery: Delivery::new(limits),
-        reading: Reading::Home(source),
+        reading: Reading::Home(Box::new(source)),
         may_have_more: true,
         journal_ended: false,
         read_again_at: None,
         settled,
+        settled_ms: known.received_ms,
         saved: settled,
         passed: settled,
+        offered: VecDeque::new(),
+        filler,
         tick_at: Instant::now() + TICK,
         troubles: Troubles::default(),
-        options,
+        drops: Drops::default(),
         client,
-        metrics,
+        target,
     };
     writer.drive(&mut requests, shutdown).await
 }
@@ -76,9 +93,28 @@ pub async fn run(
 /// Where the source is.
 enum Reading {
     Home(Box<Source>),
-    Away(JoinHandle<(Box<Source>, Result<bool, JournalError>)>),
+    Away(JoinHandle<(Box<Source>, Read)>),
     /// Nowhere: between two of the others.
     Gone,
+}
+
+/// What came of a trip.
+enum Read {
+    /// Lines were gathered: whether there may be more.
+    Lines(Result<bool, JournalError>),
+    /// A part of the journal was to be given up.
+    GaveUp(Result<(), GiveUpError>),
+}
+
+/// Why nothing was given up. It is tried again.
+#[derive(Debug, thiserror::Error)]
+enum GiveUpError {
+    /// The journal cannot be read.
+    #[error("the journal: {0}")]
+    Journal(#[from] JournalError),
+    /// The list of what is owed cannot be written.
+    #[error("{0}")]
+    Book(#[from] std::io::Error),
 }
 
 /// What was logged as being wrong, so that it is logged once.
@@ -86,57 +122,32 @@ enum Reading {
 struct Troubles {
     journal: bool,
     cursor: bool,
-    drops: Drops,
+    book: bool,
 }
 
-/// Keeps a conflict that concerns every host from filling the log.
-#[derive(Default)]
-struct Drops {
-    since: Option<Instant>,
-    logged: u32,
-    unlogged: usize,
-}
-
-impl Drops {
-    fn log(&mut self, dropped: &Dropped) {
-        if self.logged >= MAX_DROPS_LOGGED {
-            self.unlogged += dropped.lines;
-            return;
-        }
-        self.since.get_or_insert_with(Instant::now);
-        self.logged += 1;
-        let line = dropped.line.as_deref().map(String::from_utf8_lossy);
-        tracing::warn!(
-            reason = dropped.reason,
-            lines = dropped.lines,
-            line = line.as_deref().map_or("unknown", str::trim_end),
-            error = dropped.words,
-            "influxdb will never take these lines"
-        );
-    }
-
-    /// Begins the next minute when this one is over.
-    fn tick(&mut self, now: Instant) {
-        if self.since.is_some_and(|since| now >= since + Duration::from_secs(60)) {
-            if self.unlogged > 0 {
-                tracing::warn!(lines = self.unlogged, "influxdb did not take more lines than were logged");
-            }
-            *self = Self::default();
-        }
-    }
+/// A batch that was offered, so that it can be owed instead.
+struct Offered {
+    after: Position,
+    newest_ms: i64,
+    times: Stretch,
 }
 
 struct Writer {
-    options: InfluxOptions,
+    target: Arc<Target>,
     client: WriteClient,
-    metrics: Arc<Metrics>,
     delivery: Delivery,
+    /// What of the journal is in `delivery`, in order.
+    offered: VecDeque<Offered>,
+    filler: Filler,
+    drops: Drops,
     reading: Reading,
     may_have_more: bool,
     journal_ended: bool,
     read_again_at: Option<Instant>,
-    /// All before it is written or counted, ...
+    /// All before it is written, owed or counted, ...
     settled: Position,
+    /// (and its newest record came then)
+    settled_ms: i64,
     /// ... is in the cursor file, ...
     saved: Position,
     /// ... and the journal knows.
@@ -150,7 +161,8 @@ type Requests = JoinSet<(Job, Answer, Duration)>;
 /// What ended a wait.
 enum Woken {
     Answered(Option<Result<(Job, Answer, Duration), JoinError>>),
-    Read(Result<(Box<Source>, Result<bool, JournalError>), JoinError>),
+    Read(Result<(Box<Source>, Read), JoinError>),
+    Gathered(Result<Gathered, JoinError>),
     MayHaveMore(bool),
     Time,
     Shutdown,
@@ -168,8 +180,11 @@ impl Writer {
             let draining = give_up_at.is_some();
             self.hand_over(now, draining);
             let next = self.send(requests, now);
+            for _ in 0..self.delivery.settle_owed() {
+                self.filler.settled(&self.target.book);
+            }
             if let Some(settled) = self.delivery.settle() {
-                self.settled = settled;
+                self.settle(settled);
                 // There may be room again.
                 self.hand_over(now, draining);
                 continue;
@@ -180,7 +195,10 @@ impl Writer {
             if give_up_at.is_some_and(|at| now >= at || self.is_drained() || !self.delivery.is_open()) {
                 break;
             }
-            let wake_at = [next, self.batch_due(), self.read_again_at, give_up_at]
+            if !draining && self.delivery.is_open() && self.delivery.has_owed_room() {
+                self.filler.begin(&self.target.book, now);
+            }
+            let wake_at = [next, self.batch_due(), self.read_again_at, give_up_at, self.filler.again_at()]
                 .into_iter()
                 .flatten()
                 .fold(self.tick_at, Instant::min);
@@ -191,6 +209,13 @@ impl Writer {
                 Woken::Read(read) => {
                     let (source, read) = read.map_err(InfluxError::Broken)?;
                     self.came_home(source, read);
+                }
+                Woken::Gathered(gathered) => {
+                    let gathered = gathered.map_err(InfluxError::Broken)?;
+                    let name = self.target.options.name.as_str();
+                    if let Some((body, lines)) = self.filler.came(name, gathered, &self.target.book) {
+                        self.delivery.offer_owed(body.into(), lines);
+                    }
                 }
                 Woken::MayHaveMore(more) => {
                     self.may_have_more = true;
@@ -204,15 +229,24 @@ impl Writer {
         }
         requests.shutdown().await;
         self.tick().await;
-        tracing::info!(position = %self.settled, "the writer to influxdb has ended");
+        let influx = self.target.options.name.as_str();
+        tracing::info!(influx, position = %self.settled, "the writer to influxdb has ended");
         Ok(())
+    }
+
+    fn settle(&mut self, settled: Position) {
+        // A batch that was given up in between may settle behind what has been given up since.
+        self.settled = self.settled.max(settled);
+        while let Some(offered) = self.offered.pop_front_if(|offered| offered.after <= settled) {
+            self.settled_ms = self.settled_ms.max(offered.newest_ms);
+        }
     }
 
     /// Offers what was read, if there is enough of it or it has waited long enough, and reads on.
     fn hand_over(&mut self, now: Instant, draining: bool) {
         let source = match std::mem::replace(&mut self.reading, Reading::Gone) {
             Reading::Home(mut source) => {
-                let (wait, lines) = (self.options.batch_wait, self.options.batch_lines);
+                let (wait, lines) = (self.target.options.batch_wait, self.target.options.batch_lines);
                 let is_due = source
                     .waiting()
                     .is_some_and(|(since, had)| draining || had >= lines || now >= since + wait);
@@ -221,6 +255,8 @@ impl Writer {
                     && let Some(batch) = source.take()
                 {
                     self.delivery.offer(batch.body, batch.lines, batch.after, batch.received_ms);
+                    let (after, newest_ms, times) = (batch.after, batch.newest_ms, batch.times);
+                    self.offered.push_back(Offered { after, newest_ms, times });
                 }
                 source
             }
@@ -238,7 +274,7 @@ impl Writer {
             Reading::Away(tokio::task::spawn_blocking(move || {
                 let mut source = source;
                 let read = source.fill();
-                (source, read)
+                (source, Read::Lines(read))
             }))
         } else {
             Reading::Home(source)
@@ -267,7 +303,7 @@ impl Writer {
     fn batch_due(&self) -> Option<Instant> {
         match &self.reading {
             Reading::Home(source) if self.delivery.has_room() => {
-                source.waiting().map(|(since, _)| since + self.options.batch_wait)
+                source.waiting().map(|(since, _)| since + self.target.options.batch_wait)
             }
             _ => None,
         }
@@ -294,120 +330,187 @@ impl Writer {
         tokio::select! {
             answered = requests.join_next(), if !requests.is_empty() => Woken::Answered(answered),
             woken = read_or_wait(&mut self.reading, wait_for_more) => woken,
+            gathered = self.filler.gathered() => Woken::Gathered(gathered),
             () = tokio::time::sleep_until(until.into()) => Woken::Time,
             () = shutdown.cancelled(), if !draining => Woken::Shutdown,
         }
     }
 
-    fn came_home(&mut self, source: Box<Source>, read: Result<bool, JournalError>) {
-        self.look_back(&source);
-        self.reading = Reading::Home(source);
+    fn came_home(&mut self, mut source: Box<Source>, read: Read) {
+        let influx = self.target.options.name.as_str();
+        if let Some(missing) = source.take_missing() {
+            tracing::warn!(influx, spans = ?missing.all(), "a part of the journal was lost for influxdb; it is owed by its time");
+            // In memory until the next tick: the disk may be what is wrong.
+            self.target.book.owe_unsaved(&missing, source.position());
+        }
         match read {
-            Ok(more) => {
+            Read::Lines(Ok(more)) => {
                 self.may_have_more |= more;
                 if std::mem::take(&mut self.troubles.journal) {
-                    tracing::info!("the journal can be read again for influxdb");
+                    tracing::info!(influx, "the journal can be read again for influxdb");
                 }
             }
-            Err(error) => {
+            Read::Lines(Err(error)) => {
                 self.read_again_at = Some(Instant::now() + JOURNAL_RETRY);
                 if !std::mem::replace(&mut self.troubles.journal, true) {
-                    tracing::error!(%error, "the journal cannot be read for influxdb; trying on");
+                    tracing::error!(influx, %error, "the journal cannot be read for influxdb; trying on");
+                }
+            }
+            Read::GaveUp(Ok(())) => {
+                let position = source.position();
+                let bytes = source.lag_bytes(self.settled).saturating_sub(source.lag_bytes(position));
+                self.target.metrics.owed_bytes.add(bytes);
+                (self.settled, self.settled_ms) = (position, source.newest_ms());
+                // All of it is on disk already; what is under way of it may still arrive.
+                (self.saved, self.passed) = (position, position);
+                self.may_have_more = true;
+                self.target.measure_owed();
+                let owed_spans = self.target.metrics.owed_spans.get();
+                tracing::warn!(
+                    influx,
+                    bytes,
+                    owed_spans,
+                    "influxdb lags more than its share of the journal: a part is owed from history"
+                );
+            }
+            Read::GaveUp(Err(error)) => {
+                if !std::mem::replace(&mut self.troubles.book, true) {
+                    tracing::error!(influx, %error, "what influxdb is owed cannot be noted; the journal keeps it as long as it can");
                 }
             }
         }
+        self.look_back(&source);
+        self.reading = Reading::Home(source);
     }
 
     fn answered(&mut self, job: Job, answer: &Answer, took: Duration) {
-        let Outcome { taken, error, dropped, change } =
+        let Outcome { is_owed, taken, error, dropped, change } =
             self.delivery.answered(job, answer, Instant::now(), fastrand::f64());
         match error {
-            None => self.metrics.influx_request.observe(took),
-            Some(reason) => self.metrics.influx_errors.add(reason.word(), 1),
+            None => self.target.metrics.request.observe(took),
+            Some(reason) => self.target.metrics.errors.add(reason.word(), 1),
         }
-        self.metrics.influx_lines.add(taken as u64);
-        for dropped in &dropped {
-            self.metrics.influx_dropped.add(dropped.reason, dropped.lines as u64);
-            self.troubles.drops.log(dropped);
+        let metrics = &self.target.metrics;
+        metrics.lines.add(taken as u64);
+        if is_owed {
+            metrics.filled_lines.add(taken as u64);
         }
-        let url = self.options.url.as_str();
-        match change {
-            Some(Change::Trouble { reason, words, advice: "" }) => {
-                let reason = reason.word();
-                tracing::warn!(
-                    url,
-                    reason,
-                    error = words,
-                    "influxdb takes nothing; it is kept and tried again"
-                );
-            }
-            Some(Change::Trouble { reason, words, advice }) => {
-                let reason = reason.word();
-                let (org, bucket) = (self.options.org.as_str(), self.options.bucket.as_str());
-                tracing::error!(
-                    url,
-                    org,
-                    bucket,
-                    reason,
-                    error = words,
-                    advice,
-                    "influxdb takes nothing until this is mended; it is kept and tried again"
-                );
-            }
-            Some(Change::Back { away }) => {
-                tracing::info!(url, away_s = away.as_secs(), "influxdb takes lines again");
-            }
-            None => {}
+        for dropped in dropped {
+            self.drops.take(&self.target.options.name, dropped, metrics);
+        }
+        if let Some(change) = change {
+            self.target.changed(change);
         }
     }
 
-    /// Writes the cursor, tells the journal, measures the lag.
+    /// Writes quarantine, cursor and list of what is owed, tells the journal, measures the lag.
     async fn tick(&mut self) {
         let now = Instant::now();
         self.tick_at = now + TICK;
-        self.troubles.drops.tick(now);
+        let target = self.target.clone();
+        let influx = target.options.name.as_str();
+        self.drops.tick(influx, now);
+        let entries = self.drops.take_waiting();
+        if !entries.is_empty() {
+            // Before the cursor, which says that these lines are dealt with.
+            let count = entries.len();
+            let outcome = drops::write(target.quarantine.clone(), entries).await;
+            self.drops.written(influx, count, outcome, &target.metrics);
+        }
         if self.settled != self.saved {
-            let (file, settled) = (self.options.cursor_file.clone(), self.settled);
-            let saving = tokio::task::spawn_blocking(move || cursor::save(&file, settled));
-            match saving.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            let (file, settled) = (target.options.cursor_file(), self.settled);
+            let cursor = Cursor { position: settled, received_ms: self.settled_ms };
+            match blocking(move || cursor::save(&file, cursor)).await {
                 Ok(()) => {
                     self.saved = settled;
                     if std::mem::take(&mut self.troubles.cursor) {
-                        tracing::info!("influxdb's cursor can be written again");
+                        tracing::info!(influx, "influxdb's cursor can be written again");
                     }
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut self.troubles.cursor, true) {
-                        let file = self.options.cursor_file.display();
-                        tracing::error!(%file, %error, "influxdb's cursor cannot be written; the journal keeps more");
+                        let file = target.options.cursor_file();
+                        tracing::error!(influx, file = %file.display(), %error, "influxdb's cursor cannot be written; the journal keeps more");
                     }
                 }
             }
         }
+        if !target.book.is_saved() {
+            let target = target.clone();
+            match blocking(move || target.book.save()).await {
+                Ok(()) => {
+                    if std::mem::take(&mut self.troubles.book) {
+                        tracing::info!(influx, "what influxdb is owed can be written again");
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.troubles.book, true) {
+                        tracing::error!(influx, %error, "what influxdb is owed cannot be written; trying on");
+                    }
+                }
+            }
+        }
+        target.measure_owed();
         // What is gathered right now is a second old at most.
         let mut oldest = self.delivery.oldest_ms();
-        let mut reading = std::mem::replace(&mut self.reading, Reading::Gone);
-        if let Reading::Home(source) = &mut reading {
-            oldest = oldest.or(source.oldest_ms());
-            self.look_back(source);
+        match std::mem::replace(&mut self.reading, Reading::Gone) {
+            Reading::Home(source) => {
+                oldest = oldest.or(source.oldest_ms());
+                self.look_back(&source);
+                self.reading = self.give_up_if_needed(source);
+            }
+            other => self.reading = other,
         }
-        self.reading = reading;
         let age = oldest.map_or(0, |oldest| now_ms().saturating_sub(oldest));
-        self.metrics.influx_lag_ms.set(u64::try_from(age).unwrap_or(0));
+        target.metrics.lag_ms.set(u64::try_from(age).unwrap_or(0));
+    }
+
+    /// Sends the source away to give up a part of the journal, where it has to.
+    fn give_up_if_needed(&self, mut source: Box<Source>) -> Reading {
+        if !source.must_give_up() {
+            return Reading::Home(source);
+        }
+        let target = self.target.clone();
+        let mut under_way = Stretch::new();
+        self.offered.iter().for_each(|offered| under_way.add(&offered.times));
+        Reading::Away(tokio::task::spawn_blocking(move || {
+            let gave_up = give_up(&target, &mut source, &under_way);
+            (source, Read::GaveUp(gave_up))
+        }))
     }
 
     /// Tells the journal what it need not keep for InfluxDB, and measures what InfluxDB has not.
     fn look_back(&mut self, source: &Source) {
-        if source.waiting().is_none() && self.delivery.is_empty() {
+        if source.waiting().is_none() && self.delivery.is_empty() && !source.is_giving_up() {
             // Also over damaged records at the end, after which none came.
-            self.settled = source.position();
+            (self.settled, self.settled_ms) = (source.position(), source.newest_ms());
         }
         if self.passed != self.saved {
             source.passed(self.saved);
             self.passed = self.saved;
         }
-        self.metrics.influx_lag_bytes.set(source.lag_bytes(self.settled));
+        self.target.metrics.lag_bytes.set(source.lag_bytes(self.settled));
     }
+}
+
+/// Notes what is owed, then lets the journal forget it. After an error nothing is forgotten.
+fn give_up(target: &Target, source: &mut Source, under_way: &Stretch) -> Result<(), GiveUpError> {
+    let times = source.give_up()?;
+    times.add(under_way);
+    let times = times.clone();
+    let position = source.position();
+    target.book.owe(&times, position)?;
+    // Should this fail, the next start finds a cursor before the journal's beginning, and owes the same once more.
+    let cursor = Cursor { position, received_ms: source.newest_ms() };
+    if let Err(error) = cursor::save(&target.options.cursor_file(), cursor) {
+        tracing::warn!(influx = target.options.name, %error, "influxdb's cursor cannot be written");
+    }
+    source.gave_up();
+    Ok(())
+}
+
+async fn blocking(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> std::io::Result<()> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
 /// Waits for the source to come home, or at home for the journal to have more.

@@ -41,6 +41,8 @@ pub struct JournalReader {
     /// Bytes that were lost and are not logged yet.
     unlogged_lost: u64,
     lost_logged_at: Option<Instant>,
+    /// Bytes that were lost and were not asked for yet.
+    lost: u64,
 }
 
 impl JournalReader {
@@ -58,6 +60,7 @@ impl JournalReader {
             logged_at: None,
             unlogged_lost: 0,
             lost_logged_at: None,
+            lost: 0,
         }
     }
 
@@ -180,6 +183,12 @@ impl JournalReader {
         self.passed(to);
     }
 
+    /// Bytes that the journal took away before they were read, since this was asked last. [`try_next`](Self::try_next)
+    /// notices them.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
     /// Whether this reader alone holds more than half of what the journal may take, and could free at least a quarter
     /// by passing what it has read: then it should. So it is told once for each quarter, not all the time.
     pub fn is_crowded(&self) -> bool {
@@ -198,6 +207,7 @@ impl JournalReader {
             self.reader = self.shared.view.reader(self.reader.position());
             self.counted = Damage::default();
             self.unlogged_lost += lost;
+            self.lost += lost;
         }
         let is_due = self.lost_logged_at.is_none_or(|at| at.elapsed() >= DAMAGE_LOG_INTERVAL);
         if self.unlogged_lost > 0 && is_due {

@@ -1,4 +1,4 @@
-//! Times of the API: RFC 3339 or ms since 1970.
+//! Times as people and scripts write them: RFC 3339 or ms since 1970.
 
 use chrono::{DateTime, SecondsFormat};
 

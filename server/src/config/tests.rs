@@ -195,5 +195,60 @@ fn insecure_can_be_said_everywhere_and_taken_back() {
 fn a_secret_file_that_is_missing_is_named() {
     let mut config = Config::default();
     config.influx.token_file = Some("/nowhere/token".into());
-    assert!(config.read_token().unwrap_err().to_string().contains("/nowhere/token"));
+    assert!(config.influx.read_tokens().unwrap_err().to_string().contains("/nowhere/token"));
+}
+
+#[test]
+fn several_influxdbs_have_names_and_a_start_in_any_form() {
+    let target = |more: &str| format!("[[influx.targets]]\nurl = \"http://h\"\ntoken = \"t\"\n{more}\n");
+    let text = format!(
+        "[influx]\nurl = \"http://first\"\ntoken = \"t\"\n{}{}{}{}",
+        target("name = \"a\""),
+        target("name = \"b-2_x\"\nstart = \"2026-01-01T00:00:00Z\"\ngzip = false"),
+        target("name = \"c\"\nstart = 1767225600000"),
+        target("name = \"d\"\nstart = 2026-01-01T00:00:00Z"),
+    );
+    let config = parse(&text).unwrap();
+    config.check().unwrap();
+    let all = config.influx.all();
+    let names: Vec<&str> = all.iter().map(|target| target.name.as_str()).collect();
+    assert_eq!(names, ["influx", "a", "b-2_x", "c", "d"]);
+    let starts: Vec<Option<i64>> = all.iter().map(|target| target.start.map(|Time(ms)| ms)).collect();
+    let new_year = Some(1_767_225_600_000);
+    assert_eq!(starts, [None, None, new_year, new_year, new_year]);
+    let again = parse(&config.to_toml()).unwrap();
+    assert_eq!(again.to_toml(), config.to_toml());
+    assert!(parse(&target("name = \"a\"\nstart = \"soon\"")).unwrap_err().contains("soon"));
+    assert!(parse(&target("nmae = \"a\"")).unwrap_err().contains("nmae"));
+}
+
+#[test]
+fn names_and_tokens_of_further_influxdbs_are_checked() {
+    let named = |names: &[&str]| {
+        let target =
+            |name: &&str| format!("[[influx.targets]]\nname = {name:?}\nurl = \"http://h\"\ntoken = \"t\"\n");
+        parse(&names.iter().map(target).collect::<String>())
+            .unwrap()
+            .check()
+            .map_err(|error| error.to_string())
+    };
+    named(&["a", "b"]).unwrap();
+    for (names, words) in [
+        (&["influx"][..], "belongs to the one in [influx]"),
+        (&["a", "a"], "two are called \"a\""),
+        (&["A"], "is no name"),
+        (&[""], "is no name"),
+        (&["../x"], "is no name"),
+        (&["abcdefghijklmnopqrstuvwxyz0123456"], "is no name"),
+    ] {
+        let error = named(names).unwrap_err();
+        assert!(error.contains(words), "{names:?}: {error}");
+    }
+    let error = parse("[[influx.targets]]\nname = \"a\"\nurl = \"http://h\"\n").unwrap().check().unwrap_err();
+    assert!(error.to_string().contains("influx.targets.a has no token"), "{error}");
+    let error = parse("[[influx.targets]]\nname = \"a\"\ntoken = \"hush\"\n").unwrap().check().unwrap_err();
+    assert!(
+        error.to_string().contains("influx.targets.a.url") && !error.to_string().contains("hush"),
+        "{error}"
+    );
 }

@@ -1,0 +1,166 @@
+//! Configuration: a TOML file, `VITALS_…` environment variables over it, flags over both.
+//!
+//! Nothing has to be configured. An unknown key is an error that names the file, the key and its line.
+
+mod influx;
+mod overrides;
+mod parts;
+mod values;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+pub use influx::{FIRST_TARGET, Influx, InfluxTarget, is_target_name};
+pub use overrides::Overrides;
+pub use parts::{Clients, DataDir, Http, Journal, Log, LogFormat, LogLevel, Store};
+pub use values::{Masked, Time};
+use values::{duration_within, within};
+
+/// Where the configuration is looked for when no file is named; it need not exist.
+pub const DEFAULT_FILE: &str = "/etc/vitals/server.toml";
+/// More connections than any machine holds, and far from where counters overflow.
+const MAX_CONNECTIONS: usize = 1_000_000;
+
+/// Why the configuration cannot be used. Each text names the place and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {file}: {error}", file = file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{file}: {error}", file = file.display())]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// Line, key and reason.
+        error: Box<toml::de::Error>,
+    },
+    /// A value that cannot be.
+    #[error("{0}")]
+    Value(String),
+}
+
+/// All that can be configured.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where everything is kept. Default: `/var/lib/vitals` for root, else `vitals` under the user's data directory.
+    pub data_dir: DataDir,
+    /// The port for clients.
+    pub clients: Clients,
+    /// The port for the page and the API.
+    pub http: Http,
+    /// The durable log.
+    pub journal: Journal,
+    /// History.
+    pub store: Store,
+    /// InfluxDB; nothing is written there without a `url`.
+    pub influx: Influx,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+impl Config {
+    /// Reads the file, lays environment and flags over it, and checks the whole.
+    pub fn load(flags: &Overrides) -> Result<Self, ConfigError> {
+        let config = Self::layered(flags.clone(), |name| std::env::var_os(name))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn layered(flags: Overrides, variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
+        let environment = Overrides::from_environment(variable)?;
+        let mut config = match flags.config.as_ref().or(environment.config.as_ref()) {
+            Some(file) => Self::from_file(file)?,
+            None if Path::new(DEFAULT_FILE).exists() => Self::from_file(Path::new(DEFAULT_FILE))?,
+            None => Self::default(),
+        };
+        config.lay_over(environment);
+        config.lay_over(flags);
+        config.influx.read_tokens()?;
+        Ok(config)
+    }
+
+    fn from_file(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| ConfigError::Unreadable { file: file.to_owned(), error })?;
+        toml::from_str(&text)
+            .map_err(|error| ConfigError::Invalid { file: file.to_owned(), error: Box::new(error) })
+    }
+
+    fn lay_over(&mut self, over: Overrides) {
+        fn set<T>(place: &mut T, value: Option<T>) {
+            if let Some(value) = value {
+                *place = value;
+            }
+        }
+        set(&mut self.data_dir.0, over.data_dir);
+        set(&mut self.clients.listen, over.listen);
+        set(&mut self.clients.insecure, over.insecure);
+        set(&mut self.http.listen, over.http_listen);
+        set(&mut self.influx.url, over.influx_url);
+        set(&mut self.influx.org, over.influx_org);
+        set(&mut self.influx.bucket, over.influx_bucket);
+        // Token and file are two ways to say one thing: whichever is said here displaces both from below.
+        if let Some(token) = over.influx_token {
+            self.influx.token = token;
+            self.influx.token_file = None;
+        } else if let Some(file) = over.influx_token_file {
+            self.influx.token_file = Some(file);
+        }
+        set(&mut self.log.level, over.log_level);
+        set(&mut self.log.format, over.log_format);
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |text: String| Err(ConfigError::Value(text));
+        if !self.clients.listen.ip().is_loopback() && !self.clients.insecure {
+            return wrong(format!(
+                "clients.listen = {} is open to other machines, and the connection is not encrypted: listen on \
+                 127.0.0.1, or accept that with clients.insecure = true (--insecure, VITALS_INSECURE=true)",
+                self.clients.listen
+            ));
+        }
+        if !self.http.listen.ip().is_loopback() {
+            return wrong(format!(
+                "http.listen = {} is open to other machines, and the API asks nobody who they are: listen on 127.0.0.1 \
+                 and put a proxy or an ssh tunnel before it",
+                self.http.listen
+            ));
+        }
+        let clients = &self.clients;
+        within("clients.max_connections", clients.max_connections, 1..=MAX_CONNECTIONS)?;
+        within("clients.max_strangers_per_address", clients.max_strangers_per_address, 1..=MAX_CONNECTIONS)?;
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        duration_within("clients.hello_timeout", clients.hello_timeout, second..=5 * minute)?;
+        duration_within("journal.group", self.journal.group, Duration::ZERO..=second)?;
+        if self.journal.max_size < ByteSize::mib(16) {
+            return wrong(format!(
+                "journal.max_size = {} is too small: at least 16 MiB",
+                self.journal.max_size
+            ));
+        }
+        if self.store.keep_raw < Duration::from_secs(3600) {
+            return wrong("store.keep_raw is too short: at least 1h".to_owned());
+        }
+        self.influx.check()
+    }
+
+    /// What is in force, as TOML, secrets masked.
+    pub fn to_toml(&self) -> String {
+        // Plain tables of plain values always serialize; should they not, the reason is shown instead.
+        toml::to_string_pretty(self).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests;
