@@ -1,18 +1,20 @@
 //! Drives history's engine over a storage in memory.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use vitals_server::journal::{Journal, JournalReader};
 use vitals_server::metrics::Metrics;
-use vitals_server::store::{Engine, MemoryStorage, Now, Row, Seal, StoreOptions};
+use vitals_server::store::{Engine, MemoryStorage, Now, Row, RowRef, Seal, StoreOptions};
+use vitals_wire::ids::HostId;
 use vitals_wire::log::Position;
 
 use crate::ctx::Ctx;
 use crate::oracle::Key;
-use crate::samples::{host_id, host_of};
+use crate::samples::{host_id, host_of, tags};
 
 /// Between two commits; short, so that a schedule of some minutes has many.
 const COMMIT_MS: u64 = 2_000;
@@ -124,6 +126,36 @@ impl History {
             }
         }
         Ok(keys)
+    }
+
+    /// All hosts, ascending.
+    pub fn hosts(&self) -> Vec<HostId> {
+        let mut hosts = self.engine.hosts();
+        hosts.sort_unstable();
+        hosts
+    }
+
+    /// A host's lines for InfluxDB from a time to before another, whole samples, and where to go on.
+    pub fn lines(
+        &self,
+        host: HostId,
+        from_ms: i64,
+        to_ms: i64,
+        max_lines: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Option<i64>), String> {
+        let tags = host_of(host).map(tags).ok_or("a host that never was")?;
+        let (mut lines, mut next_ms) = (0, None);
+        let each = |row: RowRef<'_>| {
+            if lines >= max_lines {
+                next_ms = Some(row.time_ms);
+                return ControlFlow::Break(());
+            }
+            lines += row.write(out, &tags);
+            ControlFlow::Continue(())
+        };
+        self.engine.each_row(host, from_ms, to_ms, each).map_err(|error| error.to_string())?;
+        Ok((lines, next_ms))
     }
 
     /// A host's samples as points.

@@ -45,6 +45,8 @@ pub struct Oracle {
     /// No sample is taken any more.
     pub is_quiet: bool,
     pub kills: u64,
+    /// How often InfluxDB's part gave up a part of the journal.
+    pub gave_up: u64,
     pub lost: u64,
     /// Of `lost`, those of a client that could not write its spool.
     pub lost_without_disk: u64,
