@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -143,7 +143,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         hello_timeout: config.clients.hello_timeout,
         shutdown: shutdown.clone(),
         seldom: Seldom::default(),
-        room: Arc::new(Semaphore::new(session::MAX_PENDING_BYTES)),
+        room: session::Room::default(),
         newest_kept,
     });
     let caps = Caps {

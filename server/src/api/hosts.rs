@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 use vitals_wire::mapping::{self, Point, Value};
+use vitals_wire::message::DropReason;
 use vitals_wire::sample::Sample;
 use vitals_wire::section::{Section, TopProcesses};
 
@@ -58,6 +59,9 @@ pub struct HostInfo {
     /// How far its clock is ahead of the server's in ms, network included.
     #[serde(skip_serializing_if = "Option::is_none")]
     skew_ms: Option<i64>,
+    /// How many of its samples were refused for good since the server's start, by reason: `clock_ahead`, `too_old`, ….
+    /// A reason that never was is absent.
+    refused: BTreeMap<&'static str, u64>,
     /// What it is.
     facts: HostFacts,
 }
@@ -229,7 +233,11 @@ fn info(host: &Host, now: Option<HostNow>) -> HostInfo {
         interval_seconds: f64::from(host.interval_ms) / 1_000.0,
         client_version: host.client_version.to_string(),
         address: now.as_ref().and_then(|now| now.peer.as_ref()).map(|peer| peer.address.to_string()),
-        skew_ms: now.and_then(|now| now.skew_ms),
+        skew_ms: now.as_ref().and_then(|now| now.skew_ms),
+        refused: now.map_or_else(BTreeMap::new, |now| {
+            let counts = DropReason::ALL.iter().map(|reason| reason.word()).zip(now.refused);
+            counts.filter(|(_, count)| *count > 0).collect()
+        }),
         facts: HostFacts {
             os: facts.os.clone(),
             kernel: facts.kernel.clone(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use vitals_wire::ids::HostId;
-use vitals_wire::message::ByeReason;
+use vitals_wire::message::{ByeReason, DropReason};
 use vitals_wire::sample::Sample;
 use vitals_wire::section::{EventKind, Section, TopProcesses};
 
@@ -44,6 +44,9 @@ pub struct Peer {
     pub connected_ms: i64,
 }
 
+/// Counts by reason, in the order of `DropReason::ALL`; what is not on that list counts as the last.
+pub type Refusals = [u64; DropReason::ALL.len()];
+
 /// A host as it is now.
 #[derive(Debug, Clone)]
 pub struct HostNow {
@@ -53,8 +56,11 @@ pub struct HostNow {
     pub since_ms: i64,
     /// When it was last heard, in ms since 1970; `None` if not since the server's start.
     pub heard_ms: Option<i64>,
-    /// How far its clock is ahead of the server's, in ms, as seen at its last sample: network and queues included.
+    /// How far its clock is ahead of the server's, in ms, as seen at its last sample, or at its `Hello` if it sent none
+    /// since: network and queues included.
     pub skew_ms: Option<i64>,
+    /// How many of its samples were refused since the server's start, in the order of `DropReason::ALL`.
+    pub refused: Refusals,
     /// Its connection, while it has one.
     pub peer: Option<Peer>,
     /// Its newest sample.
@@ -69,6 +75,7 @@ struct Entry {
     watch: Watch,
     heard_ms: Option<i64>,
     skew_ms: Option<i64>,
+    refused: Refusals,
     peer: Option<Peer>,
     /// Counts connections, so that the end of an old one does not erase a newer.
     connection: u64,
@@ -161,6 +168,21 @@ impl Live {
         self.tell(host, event, String::new);
     }
 
+    /// How far a host says that its clock is ahead, in ms.
+    pub fn clock(&self, host: HostId, skew_ms: i64) {
+        if let Some(entry) = self.shard(host).get_mut(&host) {
+            entry.skew_ms = Some(skew_ms);
+        }
+    }
+
+    /// A sample of a host was refused for good.
+    pub fn refused(&self, host: HostId, reason: DropReason) {
+        let known = DropReason::ALL.iter().position(|known| *known == reason);
+        if let Some(entry) = self.shard(host).get_mut(&host) {
+            entry.refused[known.unwrap_or(DropReason::ALL.len() - 1)] += 1;
+        }
+    }
+
     /// Samples of a host up to this time are on disk.
     pub fn committed(&self, host: HostId, newest_ms: i64) {
         if let Some(entry) = self.shard(host).get_mut(&host) {
@@ -238,6 +260,7 @@ impl Entry {
             watch,
             heard_ms: None,
             skew_ms: None,
+            refused: Refusals::default(),
             peer: None,
             connection: 0,
             committed_ms: None,
@@ -254,6 +277,7 @@ impl Entry {
             since_ms: start_ms.saturating_add(since),
             heard_ms: self.heard_ms,
             skew_ms: self.skew_ms,
+            refused: self.refused,
             peer: self.peer.clone(),
             sample: self.sample.clone(),
             received_ms: self.received_ms,
@@ -299,6 +323,27 @@ mod tests {
         assert_eq!(live.committed_ms(HOST), Some(4_000));
         assert_eq!(told.try_recv().unwrap().kind, EventKind::Up);
         assert!(told.try_recv().is_err(), "told once");
+    }
+
+    #[test]
+    fn a_clock_is_as_told_at_hello_until_a_sample_shows_it_and_refusals_count_by_reason() {
+        let (events, _told) = mpsc::channel(EVENT_QUEUE);
+        let live = Live::new(0, events);
+        live.refused(HOST, DropReason::TooOld);
+        live.connected(HOST, INTERVAL, peer());
+        live.clock(HOST, -90_000);
+        assert_eq!(live.host(HOST).unwrap().skew_ms, Some(-90_000));
+        live.sample(HOST, INTERVAL, 5_000, Arc::new(Sample { time_ms: 5_700, sections: List::empty() }));
+        assert_eq!(live.host(HOST).unwrap().skew_ms, Some(700));
+        for reason in [DropReason::TooOld, DropReason::ClockAhead, DropReason::TooOld] {
+            live.refused(HOST, reason);
+        }
+        let refused = live.host(HOST).unwrap().refused;
+        let of = |reason| refused[DropReason::ALL.iter().position(|known| *known == reason).unwrap()];
+        assert_eq!(
+            (of(DropReason::TooOld), of(DropReason::ClockAhead), of(DropReason::Unreadable)),
+            (2, 1, 0)
+        );
     }
 
     #[test]

@@ -3,51 +3,54 @@
 //!
 //! A session never waits for the journal before it reads on: live samples pass whatever the disk does. Batches that
 //! wait for their commit are few and bounded; one more is shown as live and not kept, and the client, which gets no
-//! `Ack` for it, sends it again.
+//! `Ack` for it, sends it again. What may be acknowledged is decided by [`protocol::Protocol`] alone.
+//!
+//! Backlog never keeps a live batch waiting: it takes at most three quarters of the journal's queue and of the room for
+//! what waits, and whatever finds the queue full tries again within a fraction of a second.
 
+mod batch;
+mod end;
+mod keep;
+mod pending;
 pub mod protocol;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 use vitals_wire::bounded::{List, Text};
-use vitals_wire::codec::FrameError;
 use vitals_wire::ids::HostId;
-use vitals_wire::limits::{MAX_ACK_BATCHES, MAX_BATCH_SAMPLES, MAX_FRAME_BYTES};
+use vitals_wire::limits::{MAX_BATCH_SAMPLES, MAX_FRAME_BYTES};
 use vitals_wire::message::ServerCodec;
 use vitals_wire::message::{
-    Ack, ByeReason, ClientMessage, DropReason, Hello, Limits, PROTOCOL_VERSION, Refusal, Refused,
-    RefusedSample, ServerMessage, Welcome,
+    Ack, ByeReason, DropReason, Hello, Limits, PROTOCOL_VERSION, Refusal, ServerMessage, Welcome,
 };
-use vitals_wire::record::Record;
 
 use crate::clock;
-use crate::journal::{Encoded, Journal, JournalError};
+use crate::journal::Journal;
 use crate::live::{Live, Peer, down_limit};
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
 use crate::state::{Host, State, StateError};
-use protocol::{Batch, Protocol, Step, refused, refused_for};
+use end::{End, Read, message_of};
+use keep::Committing;
+use protocol::{MAX_PENDING, Protocol, Step, refused};
+
+pub use keep::{MAX_PENDING_BYTES, Room};
 
 /// Read buffer of a connection. Small, because ten thousand of them wait most of the time.
 const READ_BUFFER_BYTES: usize = 1 << 10;
-/// Batches of one client that wait for their commit: its live samples and its backlog together.
-const MAX_PENDING: usize = 8;
 /// Batches of backlog that a client may have under way; leaves room for live ones within `MAX_PENDING`.
 const BACKLOG_WINDOW: u32 = 4;
-/// Pause before a batch that the journal could not take is tried again.
-const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+const _: () = assert!((BACKLOG_WINDOW as usize) < MAX_PENDING);
 /// Time a client has to take in what it is sent.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for the last acknowledgements when the session ends.
@@ -56,8 +59,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time to write down a host that is new, or has changed.
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of all batches that wait for their commit: what a slow or full disk makes the server hold at most.
-pub const MAX_PENDING_BYTES: usize = 64 << 20;
+/// A clock that is further off than this is worth a word, once a connection.
+const MOST_SKEW_MS: u64 = 60_000;
 
 /// What all sessions share.
 pub struct Shared {
@@ -77,8 +80,8 @@ pub struct Shared {
     pub shutdown: CancellationToken,
     /// Keeps strangers from filling the log.
     pub seldom: Seldom,
-    /// Room for batches that wait for their commit, in bytes: `MAX_PENDING_BYTES` at first.
-    pub room: Arc<Semaphore>,
+    /// Room for batches that wait for their commit.
+    pub room: Room,
     /// The newest time that history holds of a host. It may read from disk.
     pub newest_kept: NewestKept,
 }
@@ -92,51 +95,20 @@ impl Shared {
     }
 }
 
-/// Why a session ended.
-enum End {
-    /// The client closed the connection, after a good-bye or without.
-    Closed,
-    /// The connection failed.
-    Failed(std::io::Error),
-    /// The server ended it with these words.
-    Refused(Refused),
-}
-
-impl From<Refused> for End {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
-}
-
-impl From<FrameError> for End {
-    fn from(error: FrameError) -> Self {
-        match (refused_for(&error), error) {
-            (Some(refused), _) => Self::Refused(refused),
-            (None, FrameError::Io(error)) => Self::Failed(error),
-            // Cannot be: every codec error has its words.
-            (None, FrameError::Codec(error)) => {
-                Self::Refused(refused(Refusal::Malformed, error.to_string(), false))
-            }
-        }
-    }
-}
-
-/// A batch that is settled.
-struct Settled {
-    number: u64,
-    stored: usize,
-    /// The newest time of what is stored.
-    newest_ms: Option<i64>,
-    refused: Vec<RefusedSample>,
-}
-
 /// Serves one client until its connection ends. `introduced` is dropped as soon as the client said a valid `Hello`.
 pub async fn run<Io, Stranger>(shared: Arc<Shared>, io: Io, address: SocketAddr, introduced: Stranger)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     let frames = FramedRead::with_capacity(io, ServerCodec::for_strangers(), READ_BUFFER_BYTES);
-    let mut session = Session { shared, frames, protocol: Protocol::default(), address, host: None };
+    let mut session = Session {
+        shared,
+        frames,
+        protocol: Protocol::default(),
+        committing: FuturesUnordered::new(),
+        address,
+        host: None,
+    };
     let end = session.serve(introduced).await;
     session.finish(end).await;
 }
@@ -147,12 +119,27 @@ struct Guest {
     name: Box<str>,
     interval: Duration,
     connection: u64,
+    /// That its clock is off has been said.
+    is_skew_told: bool,
+}
+
+impl Guest {
+    /// Says once that a clock is far off.
+    fn mind_clock(&mut self, time_ms: i64, now_ms: i64) {
+        let skew_ms = time_ms.saturating_sub(now_ms);
+        if skew_ms.unsigned_abs() > MOST_SKEW_MS && !self.is_skew_told {
+            self.is_skew_told = true;
+            warn!(host = &*self.name, skew_ms, "the clock of a host is far off; below zero: it is behind");
+        }
+    }
 }
 
 struct Session<Io> {
     shared: Arc<Shared>,
     frames: FramedRead<Io, ServerCodec>,
     protocol: Protocol,
+    /// Batches on their way to the disk; the protocol bounds them.
+    committing: FuturesUnordered<Committing>,
     address: SocketAddr,
     host: Option<Guest>,
 }
@@ -163,28 +150,29 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             Ok(()) => drop(introduced),
             Err(end) => return end,
         }
-        let mut pending: FuturesUnordered<BoxFuture<'static, Settled>> = FuturesUnordered::new();
         let end = loop {
             let idle =
                 self.host.as_ref().map_or(self.shared.hello_timeout, |guest| down_limit(guest.interval));
             let shutdown = self.shared.shutdown.clone();
-            tokio::select! {
+            let done = tokio::select! {
                 // Acknowledgements first: they free what is pending.
                 biased;
-                Some(settled) = pending.next() => {
-                    if let Err(end) = self.acknowledge(settled, &mut pending).await {
-                        break end;
-                    }
+                Some(number) = self.committing.next() => {
+                    self.committed(number);
+                    Ok(())
                 }
-                () = shutdown.cancelled() => break refused(Refusal::ShuttingDown, "the server is going down", true).into(),
-                read = timeout(idle, self.frames.next()) => {
-                    if let Err(end) = self.read(read, &pending) {
-                        break end;
-                    }
-                }
+                () = shutdown.cancelled() => Err(End::shutdown()),
+                read = timeout(idle, self.frames.next()) => self.read(read),
+            };
+            if let Err(end) = done {
+                break end;
+            }
+            if let Err(end) = self.acknowledge().await {
+                break end;
             }
         };
-        self.drain(pending).await;
+        // What is not acknowledged by then, the client sends again.
+        let _ = timeout(DRAIN_TIMEOUT, self.drain()).await;
         end
     }
 
@@ -192,7 +180,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
     async fn introduce(&mut self) -> Result<(), End> {
         let shutdown = self.shared.shutdown.clone();
         let read = tokio::select! {
-            () = shutdown.cancelled() => return Err(refused(Refusal::ShuttingDown, "the server is going down", true).into()),
+            () = shutdown.cancelled() => return Err(End::shutdown()),
             read = timeout(self.shared.hello_timeout, self.frames.next()) => read,
         };
         let now_ms = clock::now_ms();
@@ -207,9 +195,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
 
     async fn admit(&mut self, hello: Hello, now_ms: i64) -> Result<(), End> {
         let (id, interval_ms, told) = (hello.host, hello.interval_ms, hello.name.clone());
+        let clock_ms = hello.clock_ms;
         let shutdown = self.shared.shutdown.clone();
         let admitted = tokio::select! {
-            () = shutdown.cancelled() => return Err(refused(Refusal::ShuttingDown, "the server is going down", true).into()),
+            () = shutdown.cancelled() => return Err(End::shutdown()),
             admitted = timeout(ADMIT_TIMEOUT, admit(&self.shared, hello, now_ms)) => admitted,
         };
         let host = admitted
@@ -224,7 +213,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         let peer = Peer { address: self.address, connected_ms: now_ms };
         let connection = self.shared.live.connected(id, interval, peer);
         info!(host = host.name(), id = %id, peer = %self.address, version = &*host.client_version, "client connected");
-        self.host = Some(Guest { id, name: host.name().into(), interval, connection });
+        let mut guest = Guest { id, name: host.name().into(), interval, connection, is_skew_told: false };
+        // Zero: it does not say.
+        if clock_ms != 0 {
+            guest.mind_clock(clock_ms, now_ms);
+            self.shared.live.clock(id, clock_ms.saturating_sub(now_ms));
+        }
+        self.host = Some(guest);
         Ok(())
     }
 
@@ -242,25 +237,26 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         }
     }
 
-    fn read(
-        &mut self,
-        read: Read,
-        pending: &FuturesUnordered<BoxFuture<'static, Settled>>,
-    ) -> Result<(), End> {
+    fn read(&mut self, read: Read) -> Result<(), End> {
         let message = message_of(read, "silent for too long")?;
         let now_ms = clock::now_ms();
         let step = self.protocol.message(message, now_ms, self.shared.oldest_ms(now_ms))?;
-        let Some(guest) = &self.host else { return Ok(()) };
-        match step {
-            Step::Take(batch) => {
-                if let Some(settling) = take(&self.shared, guest, batch, now_ms, pending.len()) {
-                    pending.push(settling);
-                }
+        let Some(guest) = &mut self.host else { return Ok(()) };
+        let batch = match step {
+            Step::Take(batch) => (batch, true),
+            Step::Defer(batch) => (batch, false),
+            Step::Show(sample) => {
+                self.shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample));
+                return Ok(());
             }
-            Step::Show(sample) => self.shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample)),
-            Step::Bye(reason) => self.bye(reason),
-            Step::Admit(_) | Step::Nothing => {}
-        }
+            Step::Bye(reason) => {
+                self.bye(reason);
+                return Ok(());
+            }
+            Step::Admit(_) | Step::Nothing => return Ok(()),
+        };
+        let committing = keep::take(&self.shared, guest, &mut self.protocol, batch, now_ms);
+        self.committing.extend(committing);
         Ok(())
     }
 
@@ -271,50 +267,47 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         }
     }
 
-    /// Acknowledges this batch and whatever else was settled with the same commit.
-    async fn acknowledge(
-        &mut self,
-        first: Settled,
-        pending: &mut FuturesUnordered<BoxFuture<'static, Settled>>,
-    ) -> Result<(), End> {
-        let mut batches = vec![first.number];
-        let mut stored = first.stored;
-        let mut newest_ms = first.newest_ms;
-        let mut refused = first.refused;
-        while batches.len() < MAX_ACK_BATCHES.min(MAX_PENDING) && refused.len() < MAX_BATCH_SAMPLES {
-            let Some(Some(settled)) = futures_util::FutureExt::now_or_never(pending.next()) else { break };
-            batches.push(settled.number);
-            stored += settled.stored;
-            newest_ms = newest_ms.max(settled.newest_ms);
-            refused.extend(settled.refused);
+    /// Takes down that this batch is on disk, and whatever else came with the same commit.
+    fn committed(&mut self, number: u64) {
+        let mut next = Some(number);
+        while let Some(number) = next {
+            let stored = self.protocol.committed(number);
+            if let (Some(guest), Some(stored)) = (&self.host, stored) {
+                self.shared.live.committed(guest.id, stored.newest_ms);
+            }
+            next = self.committing.next().now_or_never().flatten();
         }
-        if let (Some(guest), Some(newest_ms)) = (&self.host, newest_ms) {
-            self.shared.live.committed(guest.id, newest_ms);
+    }
+
+    /// Says what is settled.
+    async fn acknowledge(&mut self) -> Result<(), End> {
+        while let Some(ack) = self.protocol.ack(clock::now_ms()) {
+            self.send_ack(ack).await?;
         }
-        let reasons: Vec<DropReason> = refused.iter().map(|sample| sample.reason).collect();
-        let ack = Ack {
-            server_time_ms: clock::now_ms(),
-            batches: List::first(batches).0,
-            refused: protocol::refused_list(refused),
-        };
-        self.send(ack.into()).await?;
-        self.shared.metrics.samples_acked.add(stored as u64);
-        // After the client knows: what it does not, it sends again.
-        reasons.into_iter().for_each(|reason| self.shared.metrics.samples_dropped.add(reason.word(), 1));
         Ok(())
     }
 
-    /// Acknowledges what is still being committed, for a short while.
-    async fn drain(&mut self, mut pending: FuturesUnordered<BoxFuture<'static, Settled>>) {
-        let all = async {
-            while let Some(settled) = pending.next().await {
-                if self.acknowledge(settled, &mut pending).await.is_err() {
-                    return;
-                }
+    async fn send_ack(&mut self, ack: Ack) -> Result<(), End> {
+        let reasons: Vec<DropReason> = ack.refused.iter().map(|sample| sample.reason).collect();
+        let stored = self.protocol.take_acknowledged();
+        self.send(ack.into()).await?;
+        // After the client knows: what it does not, it sends again.
+        self.shared.metrics.samples_acked.add(stored as u64);
+        for reason in reasons {
+            self.shared.metrics.samples_dropped.add(reason.word(), 1);
+            if let Some(guest) = &self.host {
+                self.shared.live.refused(guest.id, reason);
             }
-        };
-        // What is not acknowledged by then, the client sends again.
-        let _ = timeout(DRAIN_TIMEOUT, all).await;
+        }
+        Ok(())
+    }
+
+    /// Acknowledges what is still being committed.
+    async fn drain(&mut self) {
+        while self.acknowledge().await.is_ok() {
+            let Some(number) = self.committing.next().await else { return };
+            self.committed(number);
+        }
     }
 
     async fn send(&mut self, message: ServerMessage) -> Result<(), End> {
@@ -329,42 +322,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
 
     /// Says the last word, and leaves the live picture.
     async fn finish(mut self, end: End) {
-        let host = self.host.as_ref().map_or("", |guest| &guest.name).to_owned();
-        let peer = self.address;
-        match end {
-            End::Closed | End::Failed(_) if self.host.is_none() => debug!(%peer, "stranger gone"),
-            End::Closed => info!(host, %peer, reason = "closed", "client disconnected"),
-            End::Failed(error) => info!(host, %peer, reason = "failed", %error, "client disconnected"),
-            End::Refused(refused) => {
-                let (reason, error) = (refused.code.word(), refused.text.to_string());
-                self.shared.metrics.refused.add(reason, 1);
-                if refused.code == Refusal::ShuttingDown {
-                    info!(host, %peer, reason, "client disconnected");
-                } else if self.host.is_some() {
-                    warn!(host, %peer, reason, error, "client refused");
-                } else if let Some(left_out) = self.shared.seldom.due(Instant::now()) {
-                    warn!(%peer, reason, error, left_out, "stranger refused");
-                }
-                // A peer that is gone, or takes nothing in, cannot be told.
-                let _ = timeout(GOODBYE_TIMEOUT, self.send(refused.into())).await;
-            }
+        let host = self.host.as_ref().map_or("", |guest| &guest.name);
+        end.note(&self.shared, host, self.address);
+        if let End::Refused(refused) = end {
+            // A peer that is gone, or takes nothing in, cannot be told.
+            let _ = timeout(GOODBYE_TIMEOUT, self.send(refused.into())).await;
         }
         if let Some(guest) = &self.host {
             self.shared.live.disconnected(guest.id, guest.connection);
         }
         let _ = timeout(GOODBYE_TIMEOUT, self.frames.get_mut().shutdown()).await;
-    }
-}
-
-/// What reading a frame within a deadline gives.
-type Read = Result<Option<Result<ClientMessage, FrameError>>, tokio::time::error::Elapsed>;
-
-fn message_of(read: Read, late: &str) -> Result<ClientMessage, End> {
-    match read {
-        Ok(Some(Ok(message))) => Ok(message),
-        Ok(Some(Err(error))) => Err(error.into()),
-        Ok(None) => Err(End::Closed),
-        Err(_) => Err(refused(Refusal::Timeout, late, true).into()),
     }
 }
 
@@ -379,88 +346,5 @@ async fn admit(shared: &Arc<Shared>, hello: Hello, now_ms: i64) -> Result<Arc<Ho
     shared.state.admit(hello, now_ms, kept.max(shared.live.committed_ms(id))).await
 }
 
-/// Shows what is live, and starts to keep what can be kept. `None` where too much waits already: not kept, no `Ack`.
-fn take(
-    shared: &Arc<Shared>,
-    guest: &Guest,
-    batch: Batch,
-    now_ms: i64,
-    pending: usize,
-) -> Option<BoxFuture<'static, Settled>> {
-    let arrived = Instant::now();
-    let metrics = &shared.metrics;
-    metrics.samples_received.add((batch.samples.len() + batch.refused.len()) as u64);
-    metrics.sections_unknown.add(batch.oddities.unknown);
-    metrics.sections_damaged.add(batch.oddities.damaged);
-    metrics.figures_not_finite.add(batch.oddities.not_finite);
-    for sample in &batch.refused {
-        debug!(
-            host = &*guest.name,
-            reason = sample.reason.word(),
-            time_ms = sample.time_ms,
-            "sample refused"
-        );
-    }
-    let stored = batch.samples.len();
-    let record =
-        Record { host: guest.id, received_ms: now_ms, backlog: batch.backlog, samples: batch.samples };
-    // Before `live` takes the samples over.
-    let encoded = (stored > 0 && pending < MAX_PENDING).then(|| Encoded::new(&record));
-    let newest_ms = record.samples.iter().map(|sample| sample.time_ms).max();
-    let mut settled = Settled { number: batch.number, stored, newest_ms, refused: batch.refused };
-    if let Some(Err(error)) = &encoded {
-        error!(host = &*guest.name, %error, "samples can never be kept");
-        let reason = DropReason::Unreadable;
-        let refused = record.samples.iter().map(|sample| RefusedSample { time_ms: sample.time_ms, reason });
-        settled.refused.extend(refused);
-        (settled.stored, settled.newest_ms) = (0, None);
-    }
-    if batch.backlog {
-        shared.live.heard(guest.id, guest.interval, now_ms);
-    } else {
-        for sample in record.samples.into_iter().chain(batch.ahead) {
-            shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample));
-        }
-    }
-    match encoded {
-        Some(Ok(encoded)) => {
-            // At most two MiB, far below 2^32.
-            let Ok(room) = shared.room.clone().try_acquire_many_owned(encoded.bytes() as u32) else {
-                metrics.batches_deferred.add(1);
-                return None;
-            };
-            let shared = shared.clone();
-            Some(Box::pin(async move {
-                commit(&shared.journal, &encoded).await;
-                drop(room);
-                shared.metrics.batch_commit.observe(arrived.elapsed());
-                settled
-            }))
-        }
-        None if stored > 0 => {
-            metrics.batches_deferred.add(1);
-            None
-        }
-        // Nothing of it is to be kept.
-        Some(Err(_)) | None => Some(Box::pin(std::future::ready(settled))),
-    }
-}
-
-/// Returns when the record is on disk, however often that takes: while the disk is full or broken, the client waits for
-/// its `Ack` and keeps what it has.
-async fn commit(journal: &Journal, record: &Encoded) {
-    loop {
-        let outcome = match journal.append(record) {
-            Ok(commit) => commit.wait().await,
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(()) => return,
-            // Nothing will be committed any more: never settled, and the client sends it again.
-            Err(JournalError::Closed) => std::future::pending().await,
-            Err(JournalError::Busy | JournalError::Full | JournalError::Disk(_) | JournalError::Unfit(_)) => {
-                tokio::time::sleep(JOURNAL_RETRY).await;
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod session_tests;

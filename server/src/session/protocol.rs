@@ -1,20 +1,23 @@
-//! What a session does with each message: plain logic without I/O or clocks.
+//! What a session does with each message, and what it may acknowledge: plain logic without I/O or clocks.
+//!
+//! Whoever drives it hands each message to [`Protocol::message`], commits the batches of [`Step::Take`], says what
+//! became of them ([`committed`](Protocol::committed), [`unfit`](Protocol::unfit), [`deferred`](Protocol::deferred)), and
+//! sends what [`Protocol::ack`] gives.
 
-use std::time::Duration;
-
-use vitals_wire::bounded::{List, Text};
+use vitals_wire::bounded::Text;
 use vitals_wire::codec::{CodecError, FrameError};
 use vitals_wire::ids::HostId;
-use vitals_wire::limits::MAX_BATCH_SAMPLES;
 use vitals_wire::message::{
-    ByeReason, ClientMessage, DropReason, Hello, PROTOCOL_VERSION, Refusal, Refused, RefusedSample, Samples,
+    Ack, ByeReason, ClientMessage, DropReason, Hello, PROTOCOL_VERSION, Refusal, Refused, Samples,
 };
 use vitals_wire::name::{check_host_name, check_label};
 use vitals_wire::sample::Sample;
-use vitals_wire::section::Section;
 
-/// How far ahead of the server's clock a sample may be and still be stored.
-pub const MOST_AHEAD: Duration = Duration::from_secs(24 * 3600);
+use super::pending::Pending;
+
+pub use super::batch::{Batch, MOST_AHEAD, Oddities};
+pub use super::pending::{MAX_PENDING, Stored};
+
 /// The shortest and longest normal interval that a client may have.
 pub const INTERVALS: std::ops::RangeInclusive<u32> = 1_000..=3_600_000;
 
@@ -23,8 +26,11 @@ pub const INTERVALS: std::ops::RangeInclusive<u32> = 1_000..=3_600_000;
 pub enum Step {
     /// Let this host in.
     Admit(Box<Hello>),
-    /// Show and keep.
+    /// Show and keep: it is pending from now on. One without `samples` is settled already.
     Take(Batch),
+    /// Show and do not keep: too many are pending, or one of the same number is. The client, which gets no `Ack` for it,
+    /// sends it again.
+    Defer(Batch),
     /// Show this reading in the host's live view, and forget it.
     Show(Sample),
     /// The host goes.
@@ -33,38 +39,11 @@ pub enum Step {
     Nothing,
 }
 
-/// A batch after a look at each of its samples.
-#[derive(Debug, Default, PartialEq)]
-pub struct Batch {
-    /// The client's number of it.
-    pub number: u64,
-    /// Whether it is backlog.
-    pub backlog: bool,
-    /// What is to be stored, oldest first.
-    pub samples: Vec<Sample>,
-    /// What is shown as live though it will never be stored: the host's clock is ahead.
-    pub ahead: Vec<Sample>,
-    /// What will never be stored, and why.
-    pub refused: Vec<RefusedSample>,
-    /// What was odd about the content.
-    pub oddities: Oddities,
-}
-
-/// Counts of what could not be understood within samples. None of it is a reason to refuse anything else.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Oddities {
-    /// Sections of a kind that this version does not know.
-    pub unknown: u64,
-    /// Sections of a known kind that could not be read.
-    pub damaged: u64,
-    /// Figures that are NaN or infinite.
-    pub not_finite: u64,
-}
-
 /// One session's protocol.
 #[derive(Debug, Default)]
 pub struct Protocol {
     introduced: bool,
+    pending: Pending,
 }
 
 impl Protocol {
@@ -78,12 +57,42 @@ impl Protocol {
             }
             ClientMessage::Hello(_) => Err(refused(Refusal::Unexpected, "a second Hello", true)),
             _ if !self.introduced => Err(refused(Refusal::Unexpected, "a message before Hello", true)),
-            ClientMessage::Samples(samples) => Ok(Step::Take(look_at(samples, now_ms, oldest_ms))),
+            ClientMessage::Samples(samples) => Ok(self.take(samples, now_ms, oldest_ms)),
             ClientMessage::LiveSample(live) => Ok(Step::Show(live.sample)),
             ClientMessage::Bye(bye) => Ok(Step::Bye(bye.reason)),
             // Secrets are not checked yet, so there is nothing to change.
             ClientMessage::NewSecret(_) => Ok(Step::Nothing),
         }
+    }
+
+    /// A batch is on disk, and may be acknowledged. What is stored of it; None where no such batch is pending.
+    pub fn committed(&mut self, number: u64) -> Option<Stored> {
+        self.pending.committed(number)
+    }
+
+    /// A batch can never be kept: all of its samples are refused, and that may be said.
+    pub fn unfit(&mut self, number: u64, reason: DropReason) {
+        self.pending.unfit(number, reason);
+    }
+
+    /// A batch was not taken after all. It is forgotten, and never acknowledged unless it comes again.
+    pub fn deferred(&mut self, number: u64) {
+        self.pending.deferred(number);
+    }
+
+    /// What may be acknowledged now, as much as an `Ack` can carry: ask until there is nothing.
+    pub fn ack(&mut self, now_ms: i64) -> Option<Ack> {
+        self.pending.ack(now_ms)
+    }
+
+    /// Samples that the `Ack`s given out since this was asked last have settled as durable.
+    pub fn take_acknowledged(&mut self) -> usize {
+        self.pending.take_acknowledged()
+    }
+
+    fn take(&mut self, samples: Samples, now_ms: i64, oldest_ms: i64) -> Step {
+        let batch = super::batch::look_at(samples, now_ms, oldest_ms);
+        if self.pending.note(&batch) { Step::Take(batch) } else { Step::Defer(batch) }
     }
 }
 
@@ -121,57 +130,6 @@ fn check_hello(hello: &Hello) -> Result<(), Refused> {
         return Err(refused(Refusal::Malformed, text, false));
     }
     Ok(())
-}
-
-fn look_at(batch: Samples, now_ms: i64, oldest_ms: i64) -> Batch {
-    let newest_ms = now_ms.saturating_add(MOST_AHEAD.as_millis() as i64);
-    let mut taken = Batch { number: batch.batch, backlog: batch.backlog, ..Batch::default() };
-    for sample in batch.samples.into_vec() {
-        let time_ms = sample.time_ms;
-        let oddities = look_into(&sample);
-        taken.oddities.unknown += oddities.unknown;
-        taken.oddities.damaged += oddities.damaged;
-        taken.oddities.not_finite += oddities.not_finite;
-        let reason = if time_ms > newest_ms {
-            if !batch.backlog {
-                taken.ahead.push(sample);
-            }
-            DropReason::ClockAhead
-        } else if time_ms < oldest_ms {
-            DropReason::TooOld
-        } else if oddities.damaged as usize == sample.sections.len() {
-            DropReason::Unreadable
-        } else {
-            taken.samples.push(sample);
-            continue;
-        };
-        taken.refused.push(RefusedSample { time_ms, reason });
-    }
-    taken
-}
-
-fn look_into(sample: &Sample) -> Oddities {
-    let mut oddities = Oddities::default();
-    for section in &sample.sections {
-        match section {
-            Section::Opaque(opaque) if opaque.is_damaged() => oddities.damaged += 1,
-            Section::Opaque(_) => oddities.unknown += 1,
-            Section::DiskIo(disk_io) => {
-                let times = disk_io.disks.iter().filter_map(|disk| disk.times);
-                let figures =
-                    times.flat_map(|times| [times.io_await, times.io_svctm, Some(times.io_util)]).flatten();
-                oddities.not_finite += figures.filter(|figure| !figure.is_finite()).count() as u64;
-            }
-            _ => {}
-        }
-    }
-    oddities
-}
-
-/// The refused samples of one batch as an `Ack` can carry them: a batch's always fit.
-pub fn refused_list<const MAX: usize>(refused: Vec<RefusedSample>) -> List<RefusedSample, MAX> {
-    const { assert!(MAX >= MAX_BATCH_SAMPLES) };
-    List::first(refused).0
 }
 
 #[cfg(test)]

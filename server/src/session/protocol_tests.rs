@@ -1,7 +1,8 @@
 use super::*;
+use vitals_wire::bounded::List;
 use vitals_wire::ids::{RunId, Secret};
-use vitals_wire::message::{Bye, Facts, Label, LiveSample, NewSecret};
-use vitals_wire::section::{Disk, DiskIo, DiskTimes, Opaque, System};
+use vitals_wire::message::{Bye, Facts, Label, LiveSample, NewSecret, RefusedSample};
+use vitals_wire::section::{Disk, DiskIo, DiskTimes, Opaque, Section, System};
 
 const NOW: i64 = 1_800_000_000_000;
 const WEEK: i64 = 7 * 24 * 3_600_000;
@@ -112,6 +113,31 @@ fn times_that_cannot_be_stored_are_refused_by_sample_and_the_others_are_kept() {
     assert_eq!(refused, expected);
     assert_eq!(batch.ahead.len(), 2, "shown live all the same");
     assert!(taken(true, vec![sample(NOW + DAY + 1, good)]).ahead.is_empty(), "backlog is never shown");
+}
+
+#[test]
+fn what_is_taken_is_acknowledged_when_it_is_committed_and_what_is_deferred_never() {
+    let mut protocol = Protocol::default();
+    protocol.message(hello().into(), NOW, NOW - WEEK).unwrap();
+    let send = |protocol: &mut Protocol, batch| {
+        let good = sample(NOW, vec![Section::System(System::default())]);
+        let samples = Samples { batch, backlog: false, samples: List::new(vec![good]).unwrap() };
+        protocol.message(samples.into(), NOW, NOW - WEEK).unwrap()
+    };
+    for batch in 0..MAX_PENDING as u64 {
+        assert!(matches!(send(&mut protocol, batch), Step::Take(_)));
+    }
+    assert!(matches!(send(&mut protocol, 99), Step::Defer(batch) if batch.samples.len() == 1));
+    protocol.committed(99);
+    assert_eq!(protocol.ack(NOW), None);
+    assert_eq!(protocol.committed(5), Some(Stored { samples: 1, newest_ms: NOW }));
+    let ack = protocol.ack(NOW + 1).unwrap();
+    assert_eq!((&*ack.batches, ack.server_time_ms), (&[5][..], NOW + 1));
+    protocol.unfit(6, DropReason::Unreadable);
+    protocol.deferred(7);
+    protocol.committed(7);
+    let ack = protocol.ack(NOW).unwrap();
+    assert_eq!((&*ack.batches, ack.refused.len(), protocol.take_acknowledged()), (&[6][..], 1, 1));
 }
 
 #[test]
