@@ -126,7 +126,8 @@ impl Target {
     pub fn next_at(&self) -> u64 {
         let first = self.requests.keys().next().map(|(at, _)| *at);
         let batch = self.since.map(|since| since + BATCH_WAIT_MS).filter(|_| self.delivery.has_room());
-        let times = [first, batch, self.read_at, self.retry_at];
+        let read = self.read_at.filter(|_| !self.source.is_full());
+        let times = [first, batch, read, self.retry_at];
         times.into_iter().flatten().fold(self.tick_at, u64::min)
     }
 

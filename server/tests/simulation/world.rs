@@ -26,6 +26,9 @@ pub struct Summary {
     pub took_ms: u64,
 }
 
+/// Turns in the same millisecond after which something goes round in circles.
+const MAX_TURNS: u32 = 10_000;
+
 /// Something that is mended at its time.
 #[derive(Debug)]
 enum Mend {
@@ -85,12 +88,17 @@ fn usual(rng: &mut Rng) -> Way {
 
 impl World {
     fn run(&mut self) {
+        let mut turns = 0;
         while self.ctx.failure().is_none() {
             let Some(at) = self.next_at() else { return self.ctx.fail("nothing will ever happen again") };
             if at > self.plan.rest_by {
                 let waiting: Vec<usize> = self.hosts.iter().map(Host::waiting).collect();
                 let state = self.server.state();
                 return self.ctx.fail(format!("never came to rest: clients hold {waiting:?}; {state}"));
+            }
+            turns = if at > self.ctx.now { 0 } else { turns + 1 };
+            if turns > MAX_TURNS {
+                return self.ctx.fail(format!("time stands still: {}", self.server.state()));
             }
             self.ctx.now = at.max(self.ctx.now);
             self.turn();
