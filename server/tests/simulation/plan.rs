@@ -120,7 +120,7 @@ impl Plan {
             }
         }
         faults.sort_by_key(|(at, _)| *at);
-        let cap = *choose(rng, &[20_000u64, 60_000, 400_000, 4_000_000]);
+        let cap = *choose(rng, &[6_000u64, 12_000, 60_000, 4_000_000]);
         Self {
             seed,
             hosts,
@@ -163,7 +163,7 @@ fn faults_of(rng: &mut Rng, focus: u8, hosts: usize) -> Vec<(u64, Fault)> {
     let for_ms = match rng.u8(..3) {
         0 => rng.u64(200..3_000),
         1 => rng.u64(3_000..20_000),
-        _ => rng.u64(20_000..90_000),
+        _ => rng.u64(20_000..120_000),
     };
     let down_ms = rng.u64(50..15_000);
     // Half of a schedule's faults are of its focus, the others of any kind.
