@@ -44,6 +44,8 @@ pub struct Oracle {
     pub dropped_lines: BTreeSet<String>,
     /// No sample is taken any more.
     pub is_quiet: bool,
+    /// The server's disk failed, or its power: then a reader of its journal may meet damage.
+    pub may_be_damaged: bool,
     pub kills: u64,
     /// How often InfluxDB's part gave up a part of the journal.
     pub gave_up: u64,

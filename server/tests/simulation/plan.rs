@@ -176,21 +176,36 @@ fn faults_of(rng: &mut Rng, focus: u8, hosts: usize) -> Vec<(u64, Fault)> {
             3 => one(Fault::Slow { host, up_ms: rng.u64(..4_000), down_ms: rng.u64(..4_000), for_ms }),
             _ => one(Fault::Shut { host, slowly: rng.bool(), for_ms }),
         },
-        1 => one(Fault::Server { death: death(rng), down_ms }),
+        1 => match rng.u8(..4) {
+            // What a killed process has just written is found, called committed, and then the power fails.
+            0 => {
+                let again = down_ms + rng.u64(10..3_000);
+                vec![
+                    (0, Fault::Server { death: Death::KillAt(rng.u64(1..30)), down_ms }),
+                    (again, Fault::Server { death: Death::Crash, down_ms }),
+                ]
+            }
+            _ => one(Fault::Server { death: death(rng), down_ms }),
+        },
         2 => one(Fault::Client { host, death: death(rng), down_ms }),
         3 => {
             let disk = *choose(
                 rng,
                 &[Disk::Full, Disk::ReadOnly, Disk::Denied, Disk::SyncFails, Disk::SyncDirFails],
             );
-            match rng.u8(..5) {
-                0 | 1 => one(Fault::ServerDisk { disk, for_ms }),
+            match rng.u8(..6) {
+                0 => one(Fault::ServerDisk { disk, for_ms }),
+                // A backlog that the server's disk does not take fills the window.
+                1 => vec![
+                    (0, Fault::Shut { host, slowly: false, for_ms: 15_000 }),
+                    (13_000, Fault::ServerDisk { disk, for_ms: 15_000 }),
+                ],
                 // A disk that failed, and then the power: what was acknowledged has to be there.
                 2 => vec![
                     (0, Fault::ServerDisk { disk, for_ms: 3_000 }),
                     (rng.u64(500..6_000), Fault::Server { death: Death::Crash, down_ms }),
                 ],
-                3 => one(Fault::ClientDisk { host, disk, for_ms }),
+                3 | 4 => one(Fault::ClientDisk { host, disk, for_ms }),
                 _ => one(Fault::History { for_ms }),
             }
         }
@@ -231,7 +246,7 @@ fn mood(rng: &mut Rng) -> Mood {
 
 fn clock(rng: &mut Rng, host: usize, for_ms: u64) -> Vec<(u64, Fault)> {
     let set = |by_ms| Fault::Clock { host, by_ms };
-    match rng.u8(..7) {
+    match rng.u8(..8) {
         0 => vec![(0, set(-HOUR_MS))],
         1 => vec![(0, set(YEARS_12_MS)), (for_ms, set(-YEARS_12_MS))],
         2 => vec![(0, set(rng.i64(-4_000..0)))],
@@ -242,13 +257,12 @@ fn clock(rng: &mut Rng, host: usize, for_ms: u64) -> Vec<(u64, Fault)> {
             vec![(0, set(-by))]
         }
         // Just then it is started anew.
-        5 => {
+        5 | 6 => {
             let death = if rng.bool() { Death::Kill } else { Death::Term };
             let down_ms = rng.u64(50..2_000);
-            vec![
-                (0, Fault::Client { host, death, down_ms }),
-                (rng.u64(..3_000), set(-1_000 * rng.i64(1..20))),
-            ]
+            // As much as it is away, or some seconds more: the samples before it would come again.
+            let back = down_ms as i64 + 600 + 1_000 * rng.i64(..8);
+            vec![(0, Fault::Client { host, death, down_ms }), (rng.u64(..down_ms), set(-back))]
         }
         _ => vec![(0, set(HOUR_MS)), (for_ms, set(-HOUR_MS))],
     }

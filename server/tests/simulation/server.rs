@@ -348,6 +348,10 @@ impl Up {
             }
         };
         self.audit.passed(self.audit.position());
+        let damaged = self.metrics.journal_damaged.get();
+        if damaged > 0 && !ctx.oracle.may_be_damaged {
+            ctx.fail(format!("{damaged} stretches of the journal are damaged, though no disk failed and no power"));
+        }
         outcome.map(|()| found)
     }
 

@@ -9,7 +9,7 @@ use crate::host::Host;
 use crate::influxdb::{InfluxDb, Mood, is_refused};
 use crate::net::{End, Net, Way};
 use crate::oracle::{Fate, Figures, Oracle};
-use crate::plan::{Disk, Fault, Plan};
+use crate::plan::{Death, Disk, Fault, Plan};
 use crate::samples::lines;
 use crate::server::Server;
 use vitals_wire::log::model::{Faults, ModelFs};
@@ -182,13 +182,17 @@ impl World {
                 mend(for_ms, Mend::Way(host));
             }
             Fault::Client { host, death, down_ms } => self.hosts[host].die(&mut self.ctx, death, down_ms),
-            Fault::Server { death, down_ms } => self.server.die(&mut self.ctx, death, down_ms),
+            Fault::Server { death, down_ms } => {
+                self.ctx.oracle.may_be_damaged |= matches!(death, Death::Crash | Death::CrashAt(_));
+                self.server.die(&mut self.ctx, death, down_ms);
+            }
             Fault::ClientDisk { host, disk, for_ms } => {
                 fail(&self.hosts[host].fs, disk);
                 self.hosts[host].disk_fails();
                 mend(for_ms, Mend::ClientDisk(host));
             }
             Fault::ServerDisk { disk, for_ms } => {
+                self.ctx.oracle.may_be_damaged = true;
                 fail(&self.server.fs, disk);
                 mend(for_ms, Mend::ServerDisk);
             }
