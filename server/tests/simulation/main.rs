@@ -37,7 +37,7 @@ const SCHEDULES: u64 = 1_000;
 /// Lines of a failing schedule's trace that are shown.
 const SHOWN: usize = 60;
 /// Failures after which no more schedules are begun.
-const MAX_FAILURES: usize = 5;
+const MAX_FAILURES: usize = 3;
 
 fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {

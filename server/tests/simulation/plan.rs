@@ -253,15 +253,15 @@ fn clock(rng: &mut Rng, host: usize, for_ms: u64) -> Vec<(u64, Fault)> {
         3 => vec![(0, set(rng.i64(-30_000..30_000)))],
         // Back to where it was, to the millisecond: timestamps would come again.
         4 => {
-            let by = 1_000 * rng.i64(5..60);
+            let by = 10_000 * rng.i64(1..6);
             vec![(0, set(-by))]
         }
         // Just then it is started anew.
         5 | 6 => {
             let death = if rng.bool() { Death::Kill } else { Death::Term };
             let down_ms = rng.u64(50..2_000);
-            // As much as it is away, or some seconds more: the samples before it would come again.
-            let back = down_ms as i64 + 600 + 1_000 * rng.i64(..8);
+            // By a multiple of every interval: the samples of the life before would come again.
+            let back = 10_000 * rng.i64(1..5);
             vec![(0, Fault::Client { host, death, down_ms }), (rng.u64(..down_ms), set(-back))]
         }
         _ => vec![(0, set(HOUR_MS)), (for_ms, set(-HOUR_MS))],
