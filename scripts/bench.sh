@@ -9,15 +9,20 @@
 #   server   CPU, memory and time to acknowledge of a server that 10,000 hosts send to every 5 s, with its store and an
 #            InfluxDB that answers 204 to everything
 #   lines    a sample to line protocol
+#   restart  a server that starts with 1 GB of journal that neither history nor InfluxDB has read: until it shows a host
+#            live, and how fast a real InfluxDB gets what waits
+#   away     a server that is back after an hour, with 1,000 hosts that each bring an hour of samples: until it shows all
+#            of them live, until it has all, and how late live samples are meanwhile
 #
-# Without PART all of them, in about 6 minutes and the time of a release build. Environment: BENCH_CLIENT_SECONDS (120),
-# BENCH_HOSTS (10000), BENCH_WARM_SECONDS (30), BENCH_SECONDS (60), BENCH_STARTS (5).
-# BENCH_SERVER_BIN, BENCH_CLIENT_BIN and BENCH_ANSWER_BIN take other programs and build nothing.
+# Without PART all of them, in about 15 minutes and the time of a release build. Environment: BENCH_CLIENT_SECONDS (120),
+# BENCH_HOSTS (10000), BENCH_WARM_SECONDS (30), BENCH_SECONDS (60), BENCH_STARTS (5), BENCH_JOURNAL_MIB (1000),
+# BENCH_AWAY_HOSTS (1000), BENCH_AWAY (1h).
+# BENCH_SERVER_BIN, BENCH_CLIENT_BIN, BENCH_ANSWER_BIN and BENCH_FILL_BIN take other programs and build nothing.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-PARTS=(size start client server lines)
+PARTS=(size start client server lines restart away)
 PROFILE=release
 BUILD=yes
 ROWS=()
@@ -77,19 +82,21 @@ find_programs() {
   SERVER=${BENCH_SERVER_BIN:-}
   CLIENT=${BENCH_CLIENT_BIN:-}
   ANSWER=${BENCH_ANSWER_BIN:-}
-  [ -z "$SERVER" ] || [ -z "$CLIENT" ] || [ -z "$ANSWER" ] || return 0
+  FILL=${BENCH_FILL_BIN:-}
+  [ -z "$SERVER" ] || [ -z "$CLIENT" ] || [ -z "$ANSWER" ] || [ -z "$FILL" ] || return 0
   if [ "$BUILD" = yes ]; then
     need_cargo
     note "Building (profile $PROFILE)."
     (cd "$REPO" && cargo build --locked --profile "$PROFILE" -p vitals-server -p vitals-client --bins &&
-      cargo build --locked --profile "$PROFILE" -p vitals-server --example answer204) ||
+      cargo build --locked --profile "$PROFILE" -p vitals-server --example answer204 --example fill_journal) ||
       die 'the build failed: see the messages above'
   fi
   dir=$(target_dir)/$(profile_dir "$PROFILE")
   SERVER=${SERVER:-$dir/vitals-server}
   CLIENT=${CLIENT:-$dir/vitals-client}
   ANSWER=${ANSWER:-$dir/examples/answer204}
-  [ -x "$SERVER" ] && [ -x "$CLIENT" ] && [ -x "$ANSWER" ] && return
+  FILL=${FILL:-$dir/examples/fill_journal}
+  [ -x "$SERVER" ] && [ -x "$CLIENT" ] && [ -x "$ANSWER" ] && [ -x "$FILL" ] && return
   die "there is no build in $dir" 'Leave out --no-build.'
 }
 
@@ -106,6 +113,24 @@ cpu_ms() {
 
 # cpu_ns PID: the same of its present threads alone, to the nanosecond.
 cpu_ns() { cat "/proc/$1"/task/*/schedstat | awk '{ n += $1 } END { printf "%d\n", n }'; }
+
+# thread_of PID NAME: the directory of a thread.
+thread_of() {
+  local task
+  for task in "/proc/$1"/task/*; do
+    if [ "$(cat "$task/comm")" = "$2" ]; then echo "$task" && return; fi
+  done
+  die "process $1 has no thread called $2"
+}
+
+# thread_ns THREAD: CPU time of one thread, to the nanosecond.
+thread_ns() { cut -d ' ' -f 1 "$1/schedstat"; }
+
+# written THREAD-OR-PROCESS: bytes that it made the disk write.
+written() { awk '/^write_bytes:/ { print $2 }' "$1/io"; }
+
+# metric NAME: of the server that runs, summed over labels.
+metric() { curl -fsS "$API/metrics" | awk -v name="$1" '{ n = $1; sub(/\{.*/, "", n) } n == name { sum += $2 } END { printf "%d\n", sum }'; }
 
 # rss_kb PID: memory that is resident, in KiB.
 rss_kb() { awk '/^Rss:/ { print $2 }' "/proc/$1/smaps_rollup"; }
@@ -199,7 +224,7 @@ bench_start() {
 }
 
 bench_client() {
-  local pid seconds=${BENCH_CLIENT_SECONDS:-120} before after
+  local pid seconds=${BENCH_CLIENT_SECONDS:-120} before after disk
   start_server
   # The walk over processes is a matter of its own, every 30 s unless switched off.
   cat >"$SCRATCH/client.toml" <<'END'
@@ -212,18 +237,21 @@ END
   sleep $((INTERVAL * 3))
   pid=$(pid_of client) || program_failed client
   before=$(cpu_ns "$pid")
+  disk=$(written "/proc/$pid")
   sleep "$seconds"
   after=$(cpu_ns "$pid")
+  disk=$(($(written "/proc/$pid") - disk))
   row "client: CPU a sample, $((seconds / INTERVAL)) samples at $INTERVAL s" \
     "$(calc "($after - $before) / 1e6 / ($seconds / $INTERVAL)")" ms 0.5
   row 'client: RSS' "$(calc "$(rss_kb "$pid") / 1024")" MiB 4
+  row 'client: written to disk while connected' "$disk" B 0
   end client 10
   end server 20
 }
 
 bench_server() {
   local hosts=${BENCH_HOSTS:-10000} warm=${BENCH_WARM_SECONDS:-30} seconds=${BENCH_SECONDS:-60}
-  local server simulate address idle loaded busy sim_busy took limit
+  local server simulate address idle loaded busy sim_busy took limit journal journal_ns journal_bytes
   limit=$(ulimit -n)
   if [ "$limit" != unlimited ] && [ "$limit" -lt $((hosts + 1000)) ]; then
     warn "only $limit files may be open, so $((limit - 1000)) hosts are played instead of $hosts; raise it with ulimit -n as root"
@@ -246,13 +274,18 @@ bench_server() {
   remember simulate "$simulate"
   sleep "$warm"
   runs simulate || program_failed simulate
+  journal=$(thread_of "$server" journal)
   busy=$(cpu_ms "$server")
   sim_busy=$(cpu_ms "$simulate")
+  journal_ns=$(thread_ns "$journal")
+  journal_bytes=$(written "$journal")
   took=$(date +%s%N)
   sleep "$seconds"
   runs server || program_failed server
   runs simulate || program_failed simulate
   busy=$(($(cpu_ms "$server") - busy))
+  journal_ns=$(($(thread_ns "$journal") - journal_ns))
+  journal_bytes=$(($(written "$journal") - journal_bytes))
   sim_busy=$(($(cpu_ms "$simulate") - sim_busy))
   took=$((($(date +%s%N) - took) / 1000000))
   loaded=$(rss_kb "$server")
@@ -264,10 +297,12 @@ bench_server() {
   row "server: hosts that $INTERVAL s apart sent" "$(jq .welcomed "$SCRATCH/simulate.json")" hosts
   row 'server: samples taken a second, mean with the start' "$(jq '.taken / .seconds | round' "$SCRATCH/simulate.json")" /s
   row 'server: CPU of one core' "$(calc "$busy * 100 / $took" %.1f)" % '' 20
+  row 'server: the journal alone, CPU of one core' "$(calc "$journal_ns / 1e4 / $took" %.1f)" % 5
+  row 'server: the journal alone, written to disk' "$(calc "$journal_bytes / 1e3 / $took")" MB/s 1.2
   row 'server: RSS' "$(calc "$loaded / 1024" %.0f)" MiB
   row 'server: RSS a host' "$(calc "($loaded - $idle) * 1.024 / $hosts" %.1f)" kB '' 40
   row 'server: sample to acknowledgement, p50' "$(jq '.ack_p50_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms
-  row 'server: sample to acknowledgement, p99' "$(jq '.ack_p99_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms
+  row 'server: sample to acknowledgement, p99' "$(jq '.ack_p99_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms 150
   row 'server: samples dropped or still waiting at the end' "$(jq '([.dropped[]] | add // 0) + .waiting' "$SCRATCH/simulate.json")" ''
   row 'server: bytes written to the InfluxDB that answers 204' "$(sed -n 's/.*body_bytes=\([0-9]*\).*/\1/p' "$LOG_DIR/answer.log" | awk '{ printf "%.1f", $1 / 1e6 }')" MB
   row '  (the simulation itself: CPU of one core)' "$(calc "$sim_busy * 100 / $took" %.1f)" %
@@ -293,6 +328,75 @@ bench_lines() {
       printf "%s\t%.2f\n", name, $3 * scale
     }
     { last = $0 }' "$out")
+}
+
+live_hosts() { curl -fsS "$API/api/v1/hosts" | jq '[.hosts[]? | select(.state == "up")] | length'; }
+
+# some_live N: at least so many hosts are up.
+some_live() { [ "$(live_hosts 2>/dev/null || echo 0)" -ge "$1" ]; }
+
+# since MS: milliseconds since then, by the clock that $(date) reads.
+since() { echo $(($(date +%s%N) / 1000000 - $1)); }
+
+bench_restart() {
+  local influxd mib=${BENCH_JOURNAL_MIB:-1000} began lines first waited url
+  influxd=$("$REPO/scripts/influxd.sh")
+  rm -rf "$SCRATCH/server" "$SCRATCH/influx"
+  mkdir -m 700 "$SCRATCH/server" "$SCRATCH/influx"
+  "$FILL" "$SCRATCH/server" "$mib" >"$SCRATCH/filled" || die 'the journal could not be filled'
+  note "   $(cat "$SCRATCH/filled")"
+  url=http://127.0.0.1:$(free_port)
+  launch influxd "$influxd" run --engine-path "$SCRATCH/influx/engine" --bolt-path "$SCRATCH/influx/bolt" \
+    --sqlite-path "$SCRATCH/influx/sqlite" --http-bind-address "${url#http://}" --reporting-disabled --log-level error
+  wait_for 60 is_good "$url/health" || program_failed influxd
+  curl -fsS -o /dev/null "$url/api/v2/setup" --data \
+    '{"username":"bench","password":"bench-bench","org":"bench","bucket":"bench","token":"bench-token"}'
+  LISTEN=127.0.0.1:$(free_port)
+  # Tries each half second at least, as all do.
+  launch client env VITALS_DATA_DIR="$SCRATCH/client" VITALS_INTERVAL=1s "$CLIENT" run --server "$LISTEN"
+  HTTP_LISTEN=127.0.0.1:$(free_port)
+  API=http://$HTTP_LISTEN
+  began=$(($(date +%s%N) / 1000000))
+  launch server env VITALS_DATA_DIR="$SCRATCH/server" VITALS_LISTEN="$LISTEN" VITALS_HTTP_LISTEN="$HTTP_LISTEN" \
+    VITALS_INFLUX_URL="$url" VITALS_INFLUX_ORG=bench VITALS_INFLUX_BUCKET=bench VITALS_INFLUX_TOKEN=bench-token "$SERVER" run
+  wait_for 30 is_good "$API/healthz" || program_failed server
+  row "restart with $mib MiB of journal: until it answers" "$(since "$began")" ms 2000
+  wait_for 60 some_live 1 || program_failed server
+  row 'restart: until a host is shown live (it tries again within seconds)' "$(since "$began")" ms
+  first=$(metric vitals_influx_lines_total)
+  began=$(($(date +%s%N) / 1000000))
+  sleep "${BENCH_SECONDS:-60}"
+  lines=$(($(metric vitals_influx_lines_total) - first))
+  waited=$(since "$began")
+  row 'restart: backlog to a real InfluxDB on the same processors' "$(calc "$lines / $waited" %.0f)" klines/s '' ''
+  row '  of that not yet there' "$(calc "$(metric vitals_influx_lag_bytes) / 1048576" %.0f)" MiB
+  end client 10
+  end server 30
+  end influxd 20
+}
+
+# acknowledged N: so many samples are.
+acknowledged() { [ "$(metric vitals_samples_acknowledged_total)" -ge "$1" ]; }
+
+bench_away() {
+  local hosts=${BENCH_AWAY_HOSTS:-1000} away=${BENCH_AWAY:-1h} began live all_in simulate
+  start_server
+  began=$(($(date +%s%N) / 1000000))
+  "$CLIENT" simulate --hosts "$hosts" --interval "${INTERVAL}s" --backlog "$away" --seconds 300 --server "$LISTEN" --json \
+    >"$SCRATCH/simulate.json" 2>"$LOG_DIR/simulate.log" &
+  simulate=$!
+  remember simulate "$simulate"
+  wait_for 120 some_live "$hosts" || program_failed server
+  live=$(since "$began")
+  row "away $away, $hosts hosts: until all are shown live" "$(calc "$live / 1000" %.1f)" s 15
+  wait_for 400 acknowledged $((hosts * 720)) || program_failed server
+  all_in=$(since "$began")
+  row 'away: until all that waited is acknowledged' "$(calc "$all_in / 1000" %.0f)" s 300
+  end simulate 30
+  wait "$simulate" || true
+  row 'away: live sample to acknowledgement meanwhile, p99' "$(jq '.ack_p99_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms 2000
+  row 'away: samples dropped or still waiting at the end' "$(jq '([.dropped[]] | add // 0) + .waiting' "$SCRATCH/simulate.json")" ''
+  end server 30
 }
 
 main "$@"

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use vitals_wire::line::HostTags;
 
-use crate::config::{Config, ConfigError, Flags, Interval, Process, Server, Token};
+use crate::config::{Config, ConfigError, Flags, Interval, Process, Server, Size, Token};
+use crate::goodbye::Announcement;
 use crate::sampler::Sampler;
 use crate::simulate::{self, script};
-use crate::{logging, run, show};
+use crate::{logging, run, show, status, stop};
 
 /// Something failed.
 const FAILED: u8 = 1;
@@ -29,6 +30,7 @@ const WRONG_USE: u8 = 2;
   vitals-client sample                        show what would be sent, and send nothing
   vitals-client run                           sample each 5 s, send to 127.0.0.1:7400
   vitals-client run --server vitals.example.org --insecure --label env=prod
+  vitals-client status                        ask the running client how it is
   vitals-client check-config                  show what is configured, and where
   vitals-client simulate --hosts 50           play 50 hosts
 
@@ -48,7 +50,8 @@ enum Command {
   vitals-client run --server vitals-1.internal,vitals-2.internal:7400 --insecure
   VITALS_INTERVAL=1s vitals-client run --tee sent.lp
 
-SIGTERM and SIGINT bring home what waits, within 8 s, and end; a second one ends at once.")]
+SIGTERM and SIGINT bring home what waits, within --shutdown-timeout, and end with 0; the log says what is waited for. A
+second one ends at once with 1: what waits in memory is lost.")]
     Run {
         #[command(flatten)]
         flags: Box<Flags>,
@@ -68,6 +71,39 @@ SIGTERM and SIGINT bring home what waits, within 8 s, and end; a second one ends
         #[arg(long, value_enum, default_value_t)]
         format: SampleFormat,
     },
+    /// Ask the running client how it is: connection, samples, what waits, clock, last error.
+    #[command(after_help = "Examples:
+  vitals-client status
+  sudo vitals-client status
+  vitals-client status --data-dir /var/lib/vitals-client --json | jq .waiting_disk
+  vitals-client status >/dev/null || echo 'not connected'
+
+The client is found by its data directory, which it shares with this command: the same configuration file, environment
+and defaults name it. A client that runs as another user is asked as that user, or as root.
+
+acknowledged: durable at the server. waiting: not acknowledged yet; kept, and sent again. dropped: lost, by reason.
+
+Exit codes: 0 it runs and is connected, 1 it runs and is not connected, or does not run, 2 wrong use.")]
+    Status {
+        #[command(flatten)]
+        place: Place,
+        /// Print all figures as JSON, times in ms; {\"running\":false} where no client runs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell the running client why it will be stopped: for scripts, just before they stop it.
+    #[command(after_help = "Example:
+  vitals-client bye --reason upgrade && systemctl restart vitals-client
+
+It holds for 60 s. When the client is stopped within that time it tells its server this reason, so that nobody is
+alarmed; otherwise it says restart, or shutdown or reboot where the system goes down.")]
+    Bye {
+        #[command(flatten)]
+        place: Place,
+        /// Why.
+        #[arg(long, value_enum)]
+        reason: Announcement,
+    },
     /// Check the configuration and print what is in force; secrets are masked.
     #[command(after_help = "Example:
   vitals-client check-config --config client.toml")]
@@ -79,6 +115,8 @@ SIGTERM and SIGINT bring home what waits, within 8 s, and end; a second one ends
     #[command(after_help = format!("Examples:
   vitals-client simulate --hosts 200 --interval 1s --seconds 60
   vitals-client simulate --hosts 10000 --seed 7 --record taken.jsonl
+  vitals-client simulate --hosts 100 --data-dir /tmp/fleet --record taken.jsonl
+  vitals-client simulate --hosts 10000 --backlog 1h --seconds 120
   vitals-client simulate --script fire.jsonl
 
 The same seed plays the same hosts, ids included. The second host is busy, the third has a filling disk, the fourth a
@@ -86,6 +124,34 @@ bad connection. A record has a line of JSON for each sample taken, settled and d
 
 {}", script::HELP))]
     Simulate(Box<SimulateFlags>),
+}
+
+/// Where the running client is.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// Its configuration file, which may name its data directory [env: VITALS_CLIENT_CONFIG] [default:
+    /// /etc/vitals/client.toml, if it is there].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its data directory [env: VITALS_DATA_DIR] [default: /var/lib/vitals-client for root, else
+    /// ~/.local/state/vitals-client].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Place {
+    /// The data directory, and where it is named.
+    fn find(self) -> anyhow::Result<(PathBuf, String)> {
+        // Whoever may use the socket need not be able to read the configuration, with its secrets.
+        if let Some(dir) = self.data_dir {
+            return Ok((dir, "command line".to_owned()));
+        }
+        // Whether the servers may be used is no matter here.
+        let flags = Flags { config: self.config, insecure: true, ..Flags::default() };
+        let config = load(flags)?;
+        let from = config.origin("data_dir").to_owned();
+        Ok((config.data_dir, from))
+    }
 }
 
 /// How `sample` prints.
@@ -136,6 +202,17 @@ struct SimulateFlags {
     /// Write what was taken, settled and dropped to this file, as JSON lines.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Keep what waits on disk: a spool for each host under this directory. A record that is there is gone on with, and
+    /// with the same seed the same hosts go on at the next start.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Bytes that each host's spool may take.
+    #[arg(long, value_name = "SIZE", default_value_t)]
+    spool_max_size: Size,
+    /// Let each numbered host have samples waiting from this long ago until now, 1s to 1h: a server back after an hour
+    /// away.
+    #[arg(long, value_name = "TIME", conflicts_with = "data_dir")]
+    backlog: Option<Interval>,
     /// Play this script; see below.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
@@ -153,6 +230,16 @@ struct SimulateFlags {
 /// Runs the program; its exit code is 0, 1 or 2.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Status { place, json } => {
+            match place.find().and_then(|(dir, from)| status(&dir, &from, json)) {
+                Ok(true) => Ok(()),
+                Ok(false) => return ExitCode::from(FAILED),
+                Err(error) => Err(error),
+            }
+        }
+        Command::Bye { place, reason } => {
+            place.find().and_then(|(dir, from)| Ok(status::announce(&dir, &from, reason)?))
+        }
         Command::Run { flags, tee } => load(*flags).and_then(|config| {
             logging::start(config.log_level, config.log_format);
             block_on(run::run(config, tee.as_deref()))
@@ -209,6 +296,25 @@ fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// Prints how the client on `dir` is; gives whether it is connected.
+fn status(dir: &Path, from: &str, json: bool) -> anyhow::Result<bool> {
+    let status = match status::ask(dir, from) {
+        Ok(status) => status,
+        Err(error) => {
+            if json && matches!(error, status::AskError::NotRunning { .. }) {
+                print(&format!("{}\n", serde_json::json!({ "running": false, "data_dir": dir })));
+            }
+            return Err(error.into());
+        }
+    };
+    if json {
+        print(&format!("{}\n", serde_json::to_string(&status)?));
+    } else {
+        print(&status::table(&status));
+    }
+    Ok(status.connected)
+}
+
 fn sample(config: &Config, format: SampleFormat) {
     let name = config.hostname.as_str();
     let sample = Sampler::new(&config.collect).first();
@@ -247,6 +353,9 @@ fn options(flags: &SimulateFlags) -> anyhow::Result<simulate::Options> {
         queue: flags.queue,
         connects_per_second: flags.connects_per_second,
         record: flags.record.clone(),
+        data_dir: flags.data_dir.clone(),
+        spool_max_bytes: flags.spool_max_size.bytes(),
+        backlog: flags.backlog.map(Interval::duration),
         script,
         progress: true,
     })
@@ -254,7 +363,7 @@ fn options(flags: &SimulateFlags) -> anyhow::Result<simulate::Options> {
 
 async fn play(options: simulate::Options, json: bool) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    run::cancel_on_signals(shutdown.clone())?;
+    stop::cancel_on_signals(shutdown.clone())?;
     let summary = simulate::run(options, shutdown).await?;
     if json {
         print(&format!("{}\n", serde_json::to_string(&summary)?));

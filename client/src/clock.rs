@@ -5,7 +5,7 @@
 //! owner gives the next one), so that a stretch that comes after a step back meets no timestamp of the stretch before.
 //! After a step back by less than an interval there is nothing to tell apart: it is waited out.
 //!
-//! Whoever keeps the counter for the next start is told when it rises: see [`SampleClock::steps`].
+//! Whoever keeps the counter for the next start, or tells of steps, is told when it rises: see [`SampleClock::steps`].
 //!
 //! Nobody rewrites a timestamp later.
 
@@ -37,8 +37,17 @@ pub struct SampleClock {
     counter: u8,
     interval_ms: i64,
     last: Option<Last>,
-    /// How often the counter rose.
-    steps: watch::Sender<u64>,
+    steps: watch::Sender<Steps>,
+}
+
+/// Steps of the wall clock that were followed; those that were waited out are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Steps {
+    /// How many: so often the counter rose.
+    pub count: u64,
+    /// The last of them in ms, forward positive; 0 before the first. Known to some ms: the two clocks are not read in the
+    /// same instant.
+    pub last_ms: i64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +62,7 @@ impl SampleClock {
     /// digit counts.
     pub fn new(counter: u8, interval: Duration) -> Self {
         let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
-        Self { counter: counter % COUNTERS, interval_ms, last: None, steps: watch::Sender::new(0) }
+        Self { counter: counter % COUNTERS, interval_ms, last: None, steps: watch::Sender::default() }
     }
 
     /// The counter of this stretch, 0 to 9: what to remember for the next start.
@@ -63,8 +72,13 @@ impl SampleClock {
 
     /// How often the counter has risen, for who keeps it: a run that begins with the counter of a stretch before could
     /// meet that stretch's timestamps. Closed when the clock is gone.
-    pub fn steps(&self) -> watch::Receiver<u64> {
+    pub fn steps(&self) -> watch::Receiver<Steps> {
         self.steps.subscribe()
+    }
+
+    /// The steps so far.
+    pub fn steps_so_far(&self) -> Steps {
+        *self.steps.borrow()
     }
 
     /// The timestamp of a sample taken now.
@@ -78,7 +92,7 @@ impl SampleClock {
             let tolerance = TOLERANCE_MS + elapsed.max(0) / SLEW;
             if step > tolerance || step <= -self.interval_ms.max(tolerance) {
                 self.counter = (self.counter + 1) % COUNTERS;
-                self.steps.send_modify(|steps| *steps += 1);
+                self.steps.send_modify(|steps| *steps = Steps { count: steps.count + 1, last_ms: step });
             } else if self.stamped(wall_ms) <= last.stamp {
                 let ms = last.stamp.saturating_add(STEP_MS).saturating_sub(self.stamped(wall_ms)).max(1);
                 return Stamp::Wait(Duration::from_millis(ms.unsigned_abs()));
@@ -125,13 +139,16 @@ mod tests {
         let mut clock = clock();
         assert_eq!(clock.stamp(NOW + 3_600_000, 6000), Stamp::Take(NOW + 3_600_004));
         assert_eq!(clock.counter(), 4);
+        assert_eq!(clock.steps_so_far(), Steps { count: 1, last_ms: 3_600_000 - 5007 });
     }
 
     #[test]
     fn a_step_back_by_an_interval_or_more_is_followed_under_the_next_counter() {
         let mut clock = clock();
         assert_eq!(clock.stamp(NOW - 3_600_000, 6000), Stamp::Take(NOW - 3_599_996));
+        assert_eq!(clock.steps_so_far(), Steps { count: 1, last_ms: -3_600_000 - 5007 });
         assert_eq!(clock.stamp(NOW - 3_595_000, 11_000), Stamp::Take(NOW - 3_594_996));
+        assert_eq!(clock.steps_so_far().count, 1, "the new time goes on");
     }
 
     #[test]
@@ -144,7 +161,7 @@ mod tests {
         assert_eq!(clock.stamp(NOW + 1010, 4010), Stamp::Take(NOW + 1010));
         // If it is past the last timestamp anyway there is nothing to wait for.
         assert_eq!(clock.stamp(NOW + 2000, 9010), Stamp::Take(NOW + 2000));
-        assert_eq!(clock.counter(), 0);
+        assert_eq!((clock.counter(), clock.steps_so_far()), (0, Steps::default()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use value::{HostName, Interval, Labels, Server, Servers, Token};
+pub use value::{HostName, Interval, Labels, Server, Servers, Size, Token};
 
 use crate::collect::CollectConfig;
 use crate::logging;
@@ -88,13 +88,21 @@ pub struct Flags {
     /// Label of this host, such as env=prod; again or with commas for more [env: VITALS_LABELS].
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<Labels>,
-    /// Directory of this client's identity [env: VITALS_DATA_DIR] [default: /var/lib/vitals-client for root, else
+    /// Directory of this client's identity and spool [env: VITALS_DATA_DIR] [default: /var/lib/vitals-client for root, else
     /// ~/.local/state/vitals-client].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Bytes that samples may take on disk while no server takes them; 0 for none, else 4MiB or more
+    /// [env: VITALS_SPOOL_MAX_SIZE] [default: 64MiB].
+    #[arg(long, value_name = "SIZE")]
+    pub spool_max_size: Option<Size>,
     /// Send to servers beyond this machine without encryption [env: VITALS_INSECURE].
     #[arg(long)]
     pub insecure: bool,
+    /// Time for an end: what waits is brought home, then the client ends in any case [env: VITALS_SHUTDOWN_TIMEOUT]
+    /// [default: 10s].
+    #[arg(long, value_name = "TIME")]
+    pub shutdown_timeout: Option<Interval>,
     /// How much is logged [env: VITALS_LOG_LEVEL] [default: info].
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub log_level: Option<logging::Level>,
@@ -114,10 +122,19 @@ struct File {
     hostname: Option<HostName>,
     labels: Option<Labels>,
     data_dir: Option<PathBuf>,
+    spool: Option<SpoolTable>,
     insecure: Option<bool>,
+    shutdown_timeout: Option<Interval>,
     log_level: Option<value::Word<logging::Level>>,
     log_format: Option<value::Word<logging::Format>>,
     collect: Option<value::Collect>,
+}
+
+/// The file's table `spool`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpoolTable {
+    max_size: Option<Size>,
 }
 
 /// What is in force.
@@ -135,10 +152,14 @@ pub struct Config {
     pub hostname: HostName,
     /// Its labels.
     pub labels: Labels,
-    /// Where its identity is.
+    /// Bytes that the spool may take; 0 for none.
+    pub spool_max_size: Size,
+    /// Where its identity and its spool are.
     pub data_dir: PathBuf,
     /// Whether plain TCP may leave this machine.
     pub insecure: bool,
+    /// Within which time an end is over.
+    pub shutdown_timeout: Interval,
     /// How much is logged.
     pub log_level: logging::Level,
     /// How.
@@ -251,8 +272,18 @@ impl Config {
             .map_err(|message| ConfigError::Value { from: "--label".to_owned(), message })?;
         let labels = from.pick("labels", labels, "VITALS_LABELS", parsed, file.labels)?;
         let data_dir = from.pick("data_dir", flags.data_dir, "VITALS_DATA_DIR", parsed, file.data_dir)?;
+        let in_file = file.spool.and_then(|spool| spool.max_size);
+        let spool_max_size =
+            from.pick("spool.max_size", flags.spool_max_size, "VITALS_SPOOL_MAX_SIZE", parsed, in_file)?;
         let insecure = Some(true).filter(|_| flags.insecure);
         let insecure = from.pick("insecure", insecure, "VITALS_INSECURE", value::yes_or_no, file.insecure)?;
+        let shutdown_timeout = from.pick(
+            "shutdown_timeout",
+            flags.shutdown_timeout,
+            "VITALS_SHUTDOWN_TIMEOUT",
+            parsed,
+            file.shutdown_timeout,
+        )?;
         let in_file = file.log_level.map(|word| word.0);
         let log_level = from.pick("log_level", flags.log_level, "VITALS_LOG_LEVEL", parsed, in_file)?;
         let in_file = file.log_format.map(|word| word.0);
@@ -269,7 +300,9 @@ impl Config {
                 Some(dir) => dir,
                 None => default_data_dir(around),
             },
+            spool_max_size: spool_max_size.unwrap_or_default(),
             insecure: insecure.unwrap_or_default(),
+            shutdown_timeout: shutdown_timeout.unwrap_or(Interval::SHUTDOWN),
             log_level: log_level.unwrap_or_default(),
             log_format: log_format.unwrap_or_default(),
             collect: file.collect.map(|collect| collect.0).unwrap_or_default(),
@@ -311,6 +344,8 @@ impl Config {
             if labels.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", labels.join(", ")) },
         );
         line("data_dir", quoted(&self.data_dir.display().to_string()));
+        line("spool.max_size", quoted(&self.spool_max_size.to_string()));
+        line("shutdown_timeout", quoted(&self.shutdown_timeout.to_string()));
         line("log_level", quoted(&self.log_level.to_string()));
         line("log_format", quoted(&self.log_format.to_string()));
         self.describe_collect(&mut out);

@@ -58,6 +58,7 @@ fn nothing_has_to_be_configured() {
     assert_eq!(config.servers, [Server::default()]);
     assert_eq!(config.servers[0].as_str(), "127.0.0.1:7400");
     assert_eq!(config.interval.millis(), 5000);
+    assert_eq!(config.shutdown_timeout.millis(), 10_000);
     assert_eq!(config.hostname.as_str(), "from-the-system");
     assert_eq!(config.data_dir, Path::new("/home/x/.local/state/vitals-client"));
     assert_eq!(config.origin("server"), "default");
@@ -161,14 +162,14 @@ fn secrets_come_from_variables_or_files_and_are_never_shown() {
 
 #[test]
 fn what_is_in_force_is_itself_a_valid_file() {
-    let text = "server = ['localhost:1', '::1']\nlabels = { env = 'a \"quoted\" one' }\ninterval = 90\n[collect]\nexclude_disks = ['x*']\n";
+    let text = "server = ['localhost:1', '::1']\nlabels = { env = 'a \"quoted\" one' }\ninterval = 90\nshutdown_timeout = '45s'\n[collect]\nexclude_disks = ['x*']\n";
     let config = load(text, &[], Flags::default()).0.unwrap();
     let described = config.describe();
     assert!(described.contains("# default") && described.contains("client.toml"), "{described}");
     let again = load(&described, &[], Flags::default()).0.unwrap();
     assert_eq!(
-        (again.servers, again.labels, again.interval),
-        (config.servers, config.labels, config.interval)
+        (again.servers, again.labels, again.interval, again.shutdown_timeout),
+        (config.servers, config.labels, config.interval, config.shutdown_timeout)
     );
 }
 

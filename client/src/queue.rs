@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::spool::job::Record;
+
 /// What a queue may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caps {
@@ -36,12 +38,14 @@ pub struct Entry {
     batch: u64,
     /// Whether it was ever sent.
     sent: bool,
+    /// It is being written to the disk: it stays until that has ended.
+    is_put_away: bool,
 }
 
 impl Entry {
     /// A sample that has not been sent.
     pub fn new(time_ms: i64, taken: Instant, encoded: Box<[u8]>) -> Self {
-        Self { time_ms, taken, encoded, batch: 0, sent: false }
+        Self { time_ms, taken, encoded, batch: 0, sent: false, is_put_away: false }
     }
 
     /// Whether it is under way on the present connection.
@@ -49,9 +53,19 @@ impl Entry {
         self.batch != 0
     }
 
+    /// The batch in which it is under way; 0 for none.
+    pub fn batch(&self) -> u64 {
+        self.batch
+    }
+
     /// A short name of its content; see [`content_hash`].
     pub fn hash(&self) -> u64 {
         content_hash(&self.encoded)
+    }
+
+    /// Whether it was ever sent.
+    pub fn was_sent(&self) -> bool {
+        self.sent
     }
 
     /// Notes that it goes out in `batch`. Gives whether this is its first time.
@@ -101,7 +115,8 @@ impl Queue {
 
     /// Appends the newest sample, and hands every sample that had to go for it to `lost`.
     ///
-    /// The oldest that is not under way goes first: one that is may well be stored already. The newest always stays.
+    /// The oldest that is not under way goes first: one that is may well be stored already. The newest always stays, and
+    /// so do the few that are being written to the disk just now.
     pub fn push(&mut self, entry: Entry, mut lost: impl FnMut(Entry)) {
         self.bytes += entry.bytes();
         self.entries.push_back(entry);
@@ -109,7 +124,9 @@ impl Queue {
             && (self.entries.len() > self.caps.entries || self.bytes > self.caps.bytes)
         {
             let older = self.entries.len() - 1;
-            let index = self.entries.iter().take(older).position(|entry| !entry.is_under_way()).unwrap_or(0);
+            let older = || self.entries.iter().take(older).enumerate().filter(|(_, entry)| !entry.is_put_away);
+            let idle = older().find(|(_, entry)| !entry.is_under_way());
+            let Some((index, _)) = idle.or_else(|| older().next()) else { break };
             if let Some(entry) = self.remove(index) {
                 lost(entry);
             }
@@ -155,12 +172,59 @@ impl Queue {
     pub fn remove_idle(&mut self, is_bad: impl Fn(&Entry) -> bool, mut removed: impl FnMut(Entry)) {
         let mut index = 0;
         while let Some(entry) = self.entries.get(index) {
-            if entry.is_under_way() || !is_bad(entry) {
+            if entry.is_under_way() || entry.is_put_away || !is_bad(entry) {
                 index += 1;
             } else if let Some(entry) = self.remove(index) {
                 removed(entry);
             }
         }
+    }
+
+    /// The oldest sample.
+    pub fn oldest(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    /// When the oldest was taken.
+    pub fn oldest_taken(&self) -> Option<Instant> {
+        self.entries.front().map(|entry| entry.taken)
+    }
+
+    /// The oldest, as long as `is_due` holds, so many at most; they are being written to the disk from now on.
+    pub fn put_away(
+        &mut self,
+        samples: usize,
+        bytes: usize,
+        is_due: impl Fn(&Entry) -> bool,
+    ) -> Vec<(i64, Record)> {
+        let mut size = 0;
+        let mut records = Vec::new();
+        for entry in self.entries.iter_mut().take(samples) {
+            size += entry.encoded.len();
+            if !is_due(entry) || size > bytes && !records.is_empty() {
+                break;
+            }
+            entry.is_put_away = true;
+            let record = Record { encoded: entry.encoded.clone(), was_sent: entry.sent };
+            records.push((entry.time_ms, record));
+        }
+        records
+    }
+
+    /// Takes out those of them that are on disk now, by their times.
+    pub fn take_put_away(&mut self, times: &[i64]) -> Vec<Entry> {
+        let mut taken = Vec::new();
+        for time_ms in times {
+            let is_it = |entry: &Entry| entry.is_put_away && entry.time_ms == *time_ms;
+            let index = self.entries.iter().position(is_it);
+            taken.extend(index.and_then(|index| self.remove(index)));
+        }
+        taken
+    }
+
+    /// The writing has ended: what is left stays in memory.
+    pub fn not_put_away(&mut self) {
+        self.entries.iter_mut().for_each(|entry| entry.is_put_away = false);
     }
 
     fn remove(&mut self, index: usize) -> Option<Entry> {

@@ -1,44 +1,43 @@
 //! `vitals-client run`: samples this host and brings the samples to a server until told to stop.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::HostId;
 use vitals_wire::message::{Hello, Label, PROTOCOL_VERSION};
-use vitals_wire::sample::Sample;
 
-use crate::clock::SampleClock;
-use crate::collect::Counters;
+use crate::clock::{SampleClock, Steps};
 use crate::config::Config;
+use crate::control::{self, Answer, Control, Request};
 use crate::facts;
+use crate::goodbye::Machine;
+use crate::health::Health;
 use crate::identity::{Identity, Starts};
-use crate::link::driver::{Channel, Link, Observer};
-use crate::link::event::{Closed, Event};
+use crate::link::driver::{Channel, Link};
 use crate::link::protocol::{Protocol, Settings};
 use crate::link::tcp::Tcp;
 use crate::queue::Caps;
+use crate::reporter::Reporter;
 use crate::sampler::{Sampler, run_sampler};
+use crate::spool::Spool;
+use crate::spool::job::Keep;
+use crate::status::{About, Status};
+use crate::stop::Stop;
 use crate::tee::Tee;
 
 /// Samples between the sampler and the link, which takes them at once.
 const SAMPLE_CHANNEL: usize = 4;
-/// The same trouble is logged again after this.
-const REPEAT: Duration = Duration::from_secs(60);
-/// Kinds of trouble with connections that are told apart; a server can make up any number of them.
-const MAX_TROUBLES: usize = 32;
 /// At the end, for the last number to be written.
 const LAST_WRITE: Duration = Duration::from_secs(1);
 
-/// Runs until SIGTERM or SIGINT; a second one ends the process at once.
+/// Runs until SIGTERM or SIGINT; see [`crate::stop`].
 pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let health = Arc::new(Health::new());
     let identity = Identity::open(&config.data_dir)?;
     let tee = match tee {
         Some(path) => Some(
@@ -58,11 +57,18 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         is_new = identity.is_new,
         "started"
     );
-    let shutdown = CancellationToken::new();
-    stop_on_signals(shutdown.clone())?;
+    let stop = Stop::new(config.shutdown_timeout.duration());
+    stop.on_signals(Machine::default(), health.clone())?;
+    let about = About {
+        host: identity.host.to_string(),
+        name: config.hostname.as_str().to_owned(),
+        servers: servers.clone(),
+    };
+    let asked = answer_commands(&config.data_dir, about, health.clone(), stop.clone());
+    let shutdown = stop.shutdown.clone();
     let (out, samples) = mpsc::channel(SAMPLE_CHANNEL);
     let interval = config.interval.duration();
-    let sampler = Sampler::new(&config.collect);
+    let sampler = Sampler::new(&config.collect).with_health(health.clone());
     let counters = sampler.counters();
     let clock = SampleClock::new((identity.starts % 10) as u8, interval);
     let keeping = tokio::spawn(keep_steps(Starts::of(&config.data_dir), identity.starts, clock.steps()));
@@ -75,31 +81,73 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         caps: Caps::CLIENT,
         seed: u64::from_be_bytes(crate::identity::random()?),
     };
+    let mut protocol = Protocol::new(settings, hello(&config, &identity)?, Instant::now());
+    protocol.set_drain(stop.drain());
+    let spool = (config.spool_max_size.bytes() > 0)
+        .then(|| Spool::new(&config.data_dir.join("spool"), config.spool_max_size.bytes()));
+    if spool.is_some() {
+        protocol = protocol.with_spool(Instant::now());
+    }
     let link = Link {
-        protocol: Protocol::new(settings, hello(&config, &identity)?, Instant::now()),
+        protocol,
         connect: Tcp::new(servers.clone(), config.insecure),
-        source: Channel { samples, shutdown: shutdown.clone() },
-        observer: Reporter::new(started, servers, tee),
+        source: Channel { samples, shutdown: shutdown.clone(), bye: stop.bye.clone() },
+        observer: Reporter::new(health, servers, tee),
+        keep: spool.map(|spool| Box::new(spool) as Box<dyn Keep>),
     };
     let ended = link.run().await;
     let was_wanted = shutdown.is_cancelled();
     shutdown.cancel();
-    ended.observer.sum_up(ended.waiting, &counters);
+    ended.observer.sum_up(ended.waiting, ended.spooled, &counters);
     sampler.await.context("the sampler failed")?;
     // It ends with the sampler's clock, but for a disk that does not answer.
     let _ = tokio::time::timeout(LAST_WRITE, keeping).await;
+    if let Some(asked) = asked {
+        asked.abort();
+        // Then its socket is gone.
+        let _ = asked.await;
+    }
     if !was_wanted {
         bail!("the sampler ended by itself");
     }
     Ok(())
 }
 
+/// Answers `vitals-client status` and the like. Where there can be no socket, the client runs without: its readings matter
+/// more.
+fn answer_commands(dir: &Path, about: About, health: Arc<Health>, stop: Stop) -> Option<JoinHandle<()>> {
+    let control = match Control::bind(dir) {
+        Ok(control) => control,
+        Err(error) => {
+            tracing::warn!(path = %control::path(dir).display(), %error, "cannot make the socket for commands");
+            return None;
+        }
+    };
+    let about = Arc::new(about);
+    Some(tokio::spawn(control.serve(move |request| match request {
+        Request::Status => {
+            let status = Status::of(&about, &health, stop.shutdown.is_cancelled());
+            serde_json::to_value(status).map_or_else(|error| Answer::Error(error.to_string()), Answer::Ok)
+        }
+        Request::Bye { reason } => {
+            tracing::info!(?reason, "the end is announced");
+            stop.announced.announce(reason, Instant::now());
+            Answer::Ok(serde_json::Value::Null)
+        }
+    })))
+}
+
 /// Keeps, for the next start, each number by which the clock's counter rises: that start is not to use the digit of the
 /// stretch that it follows. The disk may be slow, so it is not the sampler that waits for it.
-async fn keep_steps(file: Starts, starts: u64, mut steps: watch::Receiver<u64>) {
+async fn keep_steps(file: Starts, starts: u64, mut steps: watch::Receiver<Steps>) {
     while steps.changed().await.is_ok() {
-        let number = starts.wrapping_add(*steps.borrow_and_update());
-        tracing::warn!("the clock was set, timestamps go on under another digit");
+        let Steps { count, last_ms } = *steps.borrow_and_update();
+        let number = starts.wrapping_add(count);
+        tracing::warn!(
+            step_ms = last_ms,
+            steps = count,
+            "the clock was set, timestamps go on under another digit"
+        );
         let file = file.clone();
         match tokio::task::spawn_blocking(move || file.write(number)).await {
             Ok(Ok(())) => {}
@@ -137,177 +185,10 @@ fn hello(config: &Config, identity: &Identity) -> anyhow::Result<Hello> {
     })
 }
 
-/// The first SIGTERM or SIGINT ends the run, the second the process.
-fn stop_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
-    tokio::spawn(async move {
-        loop {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            if shutdown.is_cancelled() {
-                tracing::warn!(signal = name, "stopping at once: what waits is lost");
-                std::process::exit(1);
-            }
-            tracing::info!(signal = name, "stopping: bringing home what waits");
-            shutdown.cancel();
-        }
-    });
-    Ok(())
-}
-
-/// Cancels `shutdown` on SIGTERM or SIGINT, for commands that end by themselves too.
-pub fn cancel_on_signals(shutdown: CancellationToken) -> anyhow::Result<()> {
-    stop_on_signals(shutdown)
-}
-
-fn clock_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as i64
-}
-
-/// Logs what happens, counts, and hands what is sent to the tee.
-struct Reporter {
-    started: Instant,
-    servers: Vec<String>,
-    tee: Option<Tee>,
-    taken: u64,
-    settled: u64,
-    /// By reason.
-    dropped: BTreeMap<String, Drops>,
-    /// By server and reason, since the last connection.
-    troubles: BTreeMap<(usize, String), Calm>,
-}
-
-/// Samples lost for one reason.
-#[derive(Debug, Default)]
-struct Drops {
-    total: u64,
-    calm: Calm,
-}
-
-impl Reporter {
-    fn new(started: Instant, servers: Vec<String>, tee: Option<Tee>) -> Self {
-        Self {
-            started,
-            servers,
-            tee,
-            taken: 0,
-            settled: 0,
-            dropped: BTreeMap::new(),
-            troubles: BTreeMap::new(),
-        }
-    }
-
-    fn server(&self, index: usize) -> &str {
-        self.servers.get(index).map_or("", String::as_str)
-    }
-
-    fn closed(&mut self, server: usize, why: &Closed, retry_in: Option<Duration>) {
-        let reason = why.to_string();
-        let retry_ms = retry_in.map(|time| time.as_millis() as u64);
-        // A server that is away for long says nothing new.
-        if self.troubles.len() >= MAX_TROUBLES {
-            self.troubles.clear();
-        }
-        let calm = self.troubles.entry((server, reason.clone())).or_default();
-        let is_loud = calm.lets_pass(Instant::now()).is_some();
-        let server = self.server(server);
-        match why {
-            Closed::Refused { retry: false, .. } => {
-                tracing::error!(server, reason, retry_ms, "the server does not take this host");
-            }
-            _ if is_loud => tracing::warn!(server, reason, retry_ms, "no connection"),
-            _ => tracing::debug!(server, reason, retry_ms, "no connection"),
-        }
-    }
-
-    fn sum_up(&self, lost: usize, counters: &Counters) {
-        for (reason, drops) in &self.dropped {
-            tracing::info!(reason, total = drops.total, "samples were dropped");
-        }
-        let dropped: u64 = self.dropped.values().map(|drops| drops.total).sum();
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        tracing::info!(
-            taken = self.taken,
-            settled = self.settled,
-            dropped,
-            lost,
-            missed_ticks = read(&counters.missed_ticks),
-            hung_reads = read(&counters.hung_reads),
-            hanging_now = read(&counters.hanging_now),
-            skipped_reads = read(&counters.skipped_reads),
-            left_out = read(&counters.left_out),
-            "stopped"
-        );
-    }
-}
-
-impl Observer for Reporter {
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::Taken { .. } => self.taken += 1,
-            Event::Settled { age, .. } => {
-                self.settled += 1;
-                if self.settled == 1 {
-                    let after_ms = self.started.elapsed().as_millis() as u64;
-                    tracing::info!(after_ms, ack_ms = age.as_millis() as u64, "first sample settled");
-                }
-            }
-            Event::Dropped { time_ms, loss, .. } => {
-                let reason = loss.to_string();
-                let drops = self.dropped.entry(reason.clone()).or_default();
-                drops.total += 1;
-                if let Some(count) = drops.calm.lets_pass(Instant::now()) {
-                    tracing::warn!(reason, time_ms, count, total = drops.total, "samples dropped");
-                }
-            }
-            Event::Opened { server, name, version, server_time_ms } => {
-                let skew_ms = server_time_ms - clock_ms();
-                tracing::info!(server = self.server(server), name, version, skew_ms, "connected");
-                self.troubles.clear();
-                if let Some(tee) = &mut self.tee {
-                    tee.set_name(&name);
-                }
-            }
-            Event::Closed { server, why, retry_in } => self.closed(server, &why, retry_in),
-            Event::Ignored { what } => tracing::debug!(what, "the server asked for what is not offered"),
-        }
-    }
-
-    fn first_sent(&mut self, sample: &Sample) {
-        if let Some(tee) = &mut self.tee {
-            tee.write(sample);
-        }
-    }
-}
-
-/// Lets the first of a kind pass, and then one a minute.
-#[derive(Debug, Default)]
-struct Calm {
-    last: Option<Instant>,
-    held_back: u64,
-}
-
-impl Calm {
-    /// How many this one stands for, if it may pass.
-    fn lets_pass(&mut self, now: Instant) -> Option<u64> {
-        self.held_back += 1;
-        if self.last.is_some_and(|last| now.saturating_duration_since(last) < REPEAT) {
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.held_back))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Stamp;
-    use crate::link::event::Loss;
-    use vitals_wire::message::DropReason;
 
     #[tokio::test]
     async fn a_start_after_a_step_of_the_clock_uses_a_digit_of_its_own() {
@@ -328,51 +209,6 @@ mod tests {
         assert!(!digits.contains(&next), "{next} was used: {digits:?}");
     }
 
-    /// What `f` logs.
-    fn logged(f: impl FnOnce()) -> String {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(file.reopen().map(std::sync::Mutex::new).unwrap());
-        tracing::subscriber::with_default(subscriber.finish(), f);
-        std::fs::read_to_string(file.path()).unwrap()
-    }
-
-    #[test]
-    fn each_reason_is_told_by_itself_and_the_end_tells_all_counters() {
-        let mut reporter = Reporter::new(Instant::now(), vec!["a".into(), "b".into()], None);
-        let text = logged(|| {
-            for loss in
-                [Loss::QueueFull, Loss::QueueFull, Loss::Refused(DropReason::QueueFull), Loss::TooLarge]
-            {
-                reporter.event(Event::Dropped { time_ms: 1, hash: 2, loss });
-            }
-            for _ in 0..3 {
-                for server in [0, 1] {
-                    reporter.event(Event::Closed { server, why: Closed::ByServer, retry_in: None });
-                }
-            }
-        });
-        assert_eq!(text.matches("samples dropped").count(), 2, "{text}");
-        assert!(text.contains("too_large"), "another reason just before hides it not: {text}");
-        assert_eq!(text.matches("no connection").count(), 2, "{text}");
-        let counters = Counters::default();
-        for (counter, count) in [
-            (&counters.missed_ticks, 11),
-            (&counters.hung_reads, 12),
-            (&counters.hanging_now, 13),
-            (&counters.skipped_reads, 14),
-            (&counters.left_out, 15),
-        ] {
-            Counters::add(counter, count);
-        }
-        let text = logged(|| reporter.sum_up(3, &counters));
-        let words =
-            "dropped=4 lost=3 missed_ticks=11 hung_reads=12 hanging_now=13 skipped_reads=14 left_out=15";
-        assert!(text.contains(words), "{text}");
-        assert_eq!(text.matches("samples were dropped").count(), 2, "{text}");
-    }
-
     #[test]
     fn hosts_spread_over_the_interval() {
         let interval = Duration::from_secs(5);
@@ -383,16 +219,5 @@ mod tests {
             quarters[(phase.as_millis() / 1250).min(3) as usize] += 1;
         }
         assert!(quarters.iter().all(|count| (800..1200).contains(count)), "{quarters:?}");
-    }
-
-    #[test]
-    fn what_repeats_is_said_once_a_minute_with_how_often_it_was() {
-        let mut calm = Calm::default();
-        let start = Instant::now();
-        let after = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(calm.lets_pass(start), Some(1));
-        assert_eq!(calm.lets_pass(after(1)), None);
-        assert_eq!(calm.lets_pass(after(59)), None);
-        assert_eq!(calm.lets_pass(after(61)), Some(3));
     }
 }

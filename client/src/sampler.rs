@@ -4,7 +4,7 @@
 //! what may block is asked one deadline before a sample is due, on a thread of its own.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use vitals_wire::sample::Sample;
 
 use crate::clock::{SampleClock, Stamp};
 use crate::collect::{CollectConfig, Collectors, Counters, Roots};
+use crate::health::{Health, wall_ms};
 
 /// Between the two readings that the first sample needs: long enough for percentages to mean something.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -31,6 +32,7 @@ pub struct Sampler {
     collectors: Collectors,
     counters: Arc<Counters>,
     deadline: Duration,
+    health: Option<Arc<Health>>,
 }
 
 impl Sampler {
@@ -43,7 +45,12 @@ impl Sampler {
     pub fn with_roots(config: &CollectConfig, roots: &Roots) -> Self {
         let counters = Arc::new(Counters::default());
         let collectors = Collectors::new(config, roots, counters.clone());
-        Self { collectors, counters, deadline: config.read_deadline() }
+        Self { collectors, counters, deadline: config.read_deadline(), health: None }
+    }
+
+    /// Adds what the client knows of itself, when it says that it is due, and tells it of steps of the clock.
+    pub fn with_health(self, health: Arc<Health>) -> Self {
+        Self { health: Some(health), ..self }
     }
 
     /// What went wrong so far, for metrics.
@@ -84,8 +91,12 @@ impl Sampler {
 
     /// Reads at once. What may block was asked before, or is not in it.
     fn take(&mut self, time_ms: i64) -> Sample {
+        let mut sections = self.collectors.read();
+        if let Some(section) = self.health.as_ref().and_then(|health| health.section(Instant::now())) {
+            sections.push(section);
+        }
         // There are fewer collectors than sections may be.
-        Sample { time_ms, sections: List::first(self.collectors.read()).0 }
+        Sample { time_ms, sections: List::first(sections).0 }
     }
 }
 
@@ -225,7 +236,12 @@ impl Work {
     fn stamp(&mut self) -> Option<i64> {
         loop {
             match self.clock.stamp(wall_ms(), steady_ms()) {
-                Stamp::Take(time_ms) => return Some(time_ms),
+                Stamp::Take(time_ms) => {
+                    if let Some(health) = &self.sampler.health {
+                        health.clock_steps(self.clock.steps_so_far());
+                    }
+                    return Some(time_ms);
+                }
                 Stamp::Wait(wait) => {
                     warn!(
                         wait_ms = wait.as_millis() as u64,
@@ -285,13 +301,6 @@ impl Ticks {
         // The tick of the sample that was just taken is not missed.
         let missed = if std::mem::replace(&mut self.has_begun, true) { missed - missed.min(1) } else { 0 };
         (self.next, missed)
-    }
-}
-
-fn wall_ms() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
     }
 }
 

@@ -8,6 +8,7 @@ use vitals_wire::sample::Sample;
 
 mod table;
 
+pub(crate) use table::bytes;
 pub use table::table;
 
 /// One point, as JSON.

@@ -127,7 +127,7 @@ impl<'de> Deserialize<'de> for Servers {
     }
 }
 
-/// Time between two samples: `5s`, `1m`, or a number of seconds.
+/// A time, mostly that between two samples: `5s`, `1m`, or a number of seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval(Duration);
 
@@ -136,6 +136,9 @@ impl Interval {
     pub const SHORTEST: Duration = Duration::from_secs(1);
     /// The longest that is taken.
     pub const LONGEST: Duration = Duration::from_secs(3600);
+
+    /// Within which time an end is over, where nothing else is said: containers are killed after ten seconds.
+    pub const SHUTDOWN: Self = Self(Duration::from_secs(10));
 
     /// The time.
     pub fn duration(self) -> Duration {
@@ -150,10 +153,91 @@ impl Interval {
     fn from_seconds(seconds: f64) -> Result<Self, String> {
         let time = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         if !(Self::SHORTEST..=Self::LONGEST).contains(&time) {
-            return Err(format!("an interval of {seconds} s; between 1s and 1h are taken"));
+            return Err(format!("a time of {seconds} s; between 1s and 1h are taken"));
         }
         // A sample's time is in ms, and so are the intervals of the protocol.
         Ok(Self(Duration::from_millis(time.as_millis() as u64)))
+    }
+}
+
+/// Bytes that the spool may take: 0 for no spool, or 4 MiB to 1 TiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(u64);
+
+impl Size {
+    /// The least that is taken, beside 0: some samples of the largest kind.
+    pub const SMALLEST: u64 = 4 << 20;
+    /// The most that is taken.
+    pub const LARGEST: u64 = 1 << 40;
+
+    /// The bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for Size {
+    fn default() -> Self {
+        Self(crate::spool::DEFAULT_MAX_BYTES)
+    }
+}
+
+/// Longer ones first: each ends with those after it.
+const SIZE_UNITS: [(&str, u64); 8] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+    ("", 1),
+];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let (number, unit) = SIZE_UNITS
+            .into_iter()
+            .find_map(|(suffix, unit)| text.strip_suffix(suffix).map(|number| (number.trim(), unit)))
+            .unwrap_or((text, 1));
+        let number: u64 =
+            number.parse().map_err(|_| format!("{text:?} is no size; write it as 64MiB, 100MB or 0"))?;
+        let bytes = number.saturating_mul(unit);
+        if bytes != 0 && !(Self::SMALLEST..=Self::LARGEST).contains(&bytes) {
+            return Err(format!("{bytes} bytes; 0 or between 4MiB and 1024GiB are taken"));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (suffix, unit) = SIZE_UNITS[..3]
+            .iter()
+            .rev()
+            .find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit))
+            .unwrap_or(&("", 1));
+        write!(f, "{}{suffix}", self.0 / unit)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Bytes(u64),
+            Text(String),
+        }
+        let text = match Written::deserialize(deserializer) {
+            Ok(Written::Bytes(bytes)) => bytes.to_string(),
+            Ok(Written::Text(text)) => text,
+            Err(_) => return Err(D::Error::custom("a size is a text such as \"64MiB\", or a number of bytes")),
+        };
+        text.parse().map_err(D::Error::custom)
     }
 }
 

@@ -1,31 +1,37 @@
 //! Moves the messages of a [`Protocol`] over connections, and brings it the samples of a [`Source`].
 //!
-//! One task per link. Its buffers are small, for ten thousand of them may run in one process.
+//! One task per link. Its buffers are small, for ten thousand of them may run in one process. What waits for a disk does
+//! so on one of the runtime's threads for that, at most one for each link, and none while there is nothing to do.
 
 use std::future::Future;
 use std::io;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::sync::CancellationToken;
 use vitals_wire::codec::FrameError;
 use vitals_wire::message::ClientCodec;
-use vitals_wire::message::{ClientMessage, ServerMessage};
+use vitals_wire::message::{ByeReason, ClientMessage, ServerMessage};
 use vitals_wire::sample::Sample;
 
 use super::event::{Closed, Event};
 use super::protocol::{Action, Protocol};
 use super::tcp::Connect;
+use crate::spool::job::{Job, Keep, Outcome};
 
 /// From the first byte of a message until the system has taken it all.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// For the last bytes to reach the server before the connection is closed.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
+/// At the end, for what is being written to be kept.
+const LAST_JOB: Duration = Duration::from_secs(1);
 /// A server says little.
 const READ_BUFFER_BYTES: usize = 256;
 /// A write buffer that grew over this is given back.
@@ -35,6 +41,16 @@ const WRITE_BUFFER_BYTES: usize = 2 << 10;
 pub trait Source: Send {
     /// The next sample; `None` when there will be no more, which ends the link once all is settled. Safe to cancel.
     fn next(&mut self) -> impl Future<Output = Option<Sample>> + Send;
+
+    /// The host's clock in ms since 1970, right or wrong, for the server.
+    fn wall_ms(&self) -> i64 {
+        crate::health::wall_ms()
+    }
+
+    /// Why there are no more, for the server; asked once they have ended.
+    fn bye(&self) -> ByeReason {
+        ByeReason::Restart
+    }
 }
 
 /// Samples from a channel, until it is closed or `shutdown` is cancelled.
@@ -44,6 +60,8 @@ pub struct Channel {
     pub samples: mpsc::Receiver<Sample>,
     /// No more samples are wanted.
     pub shutdown: CancellationToken,
+    /// Why, set before `shutdown` is cancelled; [`ByeReason::Restart`] where it is not set.
+    pub bye: Arc<OnceLock<ByeReason>>,
 }
 
 impl Source for Channel {
@@ -56,6 +74,10 @@ impl Source for Channel {
             () = self.shutdown.cancelled() => {}
         }
         timeout(LAST_SAMPLE, self.samples.recv()).await.ok().flatten()
+    }
+
+    fn bye(&self) -> ByeReason {
+        self.bye.get().copied().unwrap_or(ByeReason::Restart)
     }
 }
 
@@ -78,6 +100,8 @@ pub struct Link<C, S, O> {
     pub source: S,
     /// Is told.
     pub observer: O,
+    /// Keeps samples outside of memory; then the protocol is one [`with_spool`](Protocol::with_spool).
+    pub keep: Option<Box<dyn Keep>>,
 }
 
 /// What is left when a link has ended.
@@ -85,15 +109,17 @@ pub struct Link<C, S, O> {
 pub struct Ended<O> {
     /// The observer.
     pub observer: O,
-    /// Samples that were neither settled nor dropped.
+    /// Samples in memory that were neither settled nor dropped: they are lost.
     pub waiting: usize,
+    /// Samples in the spool that were neither: they wait for the next start.
+    pub spooled: u64,
 }
 
 impl<C: Connect, S: Source, O: Observer> Link<C, S, O> {
     /// Runs until the source has ended and all is settled, or the limit for that is over.
     pub async fn run(self) -> Ended<O> {
-        let Self { protocol, mut connect, source, observer } = self;
-        let mut side = Side { protocol, source, observer, has_ended: false };
+        let Self { protocol, mut connect, source, observer, keep } = self;
+        let mut side = Side { protocol, source, observer, keep: Keeper::new(keep), has_ended: false };
         loop {
             match side.next() {
                 Action::Connect { server } => {
@@ -104,7 +130,8 @@ impl<C: Connect, S: Source, O: Observer> Link<C, S, O> {
                     };
                     match opened {
                         Some(Ok(stream)) => {
-                            side.protocol.connected(now());
+                            let wall_ms = side.source.wall_ms();
+                            side.protocol.connected(now(), wall_ms);
                             side.converse(stream).await;
                         }
                         Some(Err(error)) => side.closed(Closed::Unreachable(error)),
@@ -117,7 +144,51 @@ impl<C: Connect, S: Source, O: Observer> Link<C, S, O> {
                 Action::Send { .. } => side.closed(Closed::ByServer),
             }
         }
-        Ended { waiting: side.protocol.waiting(), observer: side.observer }
+        // What is being written may still be kept.
+        if let Ok(outcome) = timeout(LAST_JOB, side.keep.done()).await {
+            side.performed(outcome);
+        }
+        let waiting = side.protocol.all_waiting();
+        Ended { waiting: waiting.memory, spooled: waiting.disk, observer: side.observer }
+    }
+}
+
+/// What keeps samples outside of memory, and what it does.
+enum Keeper {
+    /// There is none, or it is lost.
+    None,
+    Idle(Box<dyn Keep>),
+    Busy(JoinHandle<(Box<dyn Keep>, Outcome)>),
+}
+
+impl Keeper {
+    fn new(keep: Option<Box<dyn Keep>>) -> Self {
+        keep.map_or(Self::None, Self::Idle)
+    }
+
+    fn start(&mut self, job: Job) {
+        *self = match std::mem::replace(self, Self::None) {
+            Self::Idle(mut keep) => Self::Busy(spawn_blocking(move || {
+                let outcome = keep.perform(job);
+                (keep, outcome)
+            })),
+            other => other,
+        };
+    }
+
+    /// How its job ended; waits for ever while there is none. Safe to cancel.
+    async fn done(&mut self) -> Result<Outcome, String> {
+        let Self::Busy(job) = self else { return std::future::pending().await };
+        match job.await {
+            Ok((keep, outcome)) => {
+                *self = Self::Idle(keep);
+                Ok(outcome)
+            }
+            Err(error) => {
+                *self = Self::None;
+                Err(error.to_string())
+            }
+        }
     }
 }
 
@@ -126,11 +197,29 @@ struct Side<S, O> {
     protocol: Protocol,
     source: S,
     observer: O,
+    keep: Keeper,
     has_ended: bool,
 }
 
 impl<S: Source, O: Observer> Side<S, O> {
+    fn start_job(&mut self) {
+        if let Keeper::Idle(_) = self.keep
+            && let Some(job) = self.protocol.job(now())
+        {
+            self.keep.start(job);
+        }
+    }
+
+    fn performed(&mut self, outcome: Result<Outcome, String>) {
+        match outcome {
+            Ok(outcome) => self.protocol.performed(now(), outcome),
+            Err(why) => self.protocol.lost_spool(now(), why),
+        }
+        self.tell();
+    }
+
     fn next(&mut self) -> Action {
+        self.start_job();
         let action = self.protocol.next(now());
         self.tell();
         action
@@ -152,15 +241,17 @@ impl<S: Source, O: Observer> Side<S, O> {
             Some(sample) => self.protocol.sample_taken(now(), sample),
             None => {
                 self.has_ended = true;
+                self.protocol.set_bye(self.source.bye());
                 self.protocol.shut_down(now());
             }
         }
         self.tell();
     }
 
-    /// Until a sample comes, the source ends, or `until`.
+    /// Until a sample comes, the source ends, a job ends, or `until`.
     async fn wait(&mut self, until: Option<Instant>) {
         tokio::select! {
+            outcome = self.keep.done() => self.performed(outcome),
             sample = self.source.next(), if !self.has_ended => self.took(sample),
             () = sleep_until_some(until) => {}
         }
@@ -186,9 +277,13 @@ impl<S: Source, O: Observer> Side<S, O> {
         let mut frames = FramedRead::with_capacity(read, ClientCodec::new(), READ_BUFFER_BYTES);
         let mut out = Outgoing { write, buffer: BytesMut::new(), deadline: None };
         while self.protocol.is_connected() {
-            let mut until = out.deadline;
-            if until.is_some() {
-                until = until.min(self.protocol.ends_at().or(until));
+            let until;
+            let mut limit = out.deadline;
+            if limit.is_some() {
+                // The disk does not wait for the network either.
+                self.start_job();
+                limit = limit.min(self.protocol.ends_at().or(limit));
+                until = limit.min(self.protocol.job_at().or(limit));
             } else {
                 match self.next() {
                     Action::Send { message, first } => {
@@ -196,10 +291,11 @@ impl<S: Source, O: Observer> Side<S, O> {
                         if let Err(error) = out.put(message) {
                             return self.closed(closed_by(error));
                         }
-                        until = out.deadline;
+                        limit = out.deadline;
+                        until = limit;
                     }
                     Action::Wait(wake) => until = wake,
-                    Action::Connect { .. } => {}
+                    Action::Connect { .. } => continue,
                     Action::Done => {
                         // The server may have acknowledged more than was read: only a clean end brings it the `Bye`.
                         let _ = timeout(CLOSE_DEADLINE, out.end(frames.get_mut())).await;
@@ -224,8 +320,9 @@ impl<S: Source, O: Observer> Side<S, O> {
                     return;
                 },
                 sample = self.source.next(), if !self.has_ended => self.took(sample),
+                outcome = self.keep.done() => self.performed(outcome),
                 () = sleep_until_some(until) => {
-                    if out.deadline.is_some() && until.is_some_and(|until| until <= now()) {
+                    if out.deadline.is_some() && limit.is_some_and(|limit| limit <= now()) {
                         self.closed(Closed::WriteTimeout);
                     }
                 }

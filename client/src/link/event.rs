@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use vitals_wire::message::{DropReason, Refusal};
 
+use crate::spool::job::Drops;
+
 /// Something happened on a link.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -21,8 +23,8 @@ pub enum Event {
         time_ms: i64,
         /// [`crate::queue::content_hash`] of it.
         hash: u64,
-        /// From being taken until now.
-        age: Duration,
+        /// From being taken until now; `None` where it comes from the disk, which does not know.
+        age: Option<Duration>,
     },
     /// A sample is lost.
     Dropped {
@@ -58,13 +60,76 @@ pub enum Event {
         /// What.
         what: &'static str,
     },
+    /// Something about the spool.
+    Spool(News),
+    /// What waits has changed.
+    Waiting(Waiting),
+    /// The server said its time.
+    ServerClock {
+        /// Its clock now, in ms since 1970: what it said, and half of the shortest round trip of this connection. Wrong
+        /// by at most that half, and by little on a way that is as long there as back.
+        server_time_ms: i64,
+    },
+}
+
+/// What there is to tell of a spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// It is open.
+    Opened {
+        /// Samples in it.
+        samples: u64,
+        /// Its bytes on disk.
+        bytes: u64,
+        /// What was ever dropped from it.
+        drops: Drops,
+    },
+    /// How long the space lasts for samples as they come, while no server takes any.
+    Lasts {
+        /// Bytes that it may take.
+        max_bytes: u64,
+        /// So long.
+        time: Duration,
+    },
+    /// It cannot be used: samples wait in memory. Said once; it is tried again and again.
+    Trouble {
+        /// Why, for people.
+        why: String,
+    },
+    /// It can be used again.
+    Recovered,
+    /// Bytes in it could not be read and are skipped.
+    Damaged {
+        /// Stretches of them.
+        stretches: u64,
+    },
+    /// It is left alone for good: samples wait in memory.
+    Off {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// What is not settled yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Samples in memory.
+    pub memory: usize,
+    /// Samples in the spool.
+    pub disk: u64,
+    /// Time of the oldest of them in ms since 1970; `None` while none waits.
+    pub oldest_ms: Option<i64>,
+    /// Bytes of the spool on disk.
+    pub spool_bytes: u64,
 }
 
 /// Why a sample is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// The queue was full, and it was the oldest.
+    /// The queue in memory was full, and it was the oldest.
     QueueFull,
+    /// The spool was full, and it was the oldest.
+    SpoolFull,
     /// It does not fit a frame.
     TooLarge,
     /// The server will never store it.
@@ -75,6 +140,7 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::QueueFull => f.write_str(DropReason::QueueFull.word()),
+            Self::SpoolFull => f.write_str("spool_full"),
             Self::TooLarge => f.write_str("too_large"),
             Self::Refused(reason) => reason.fmt(f),
         }

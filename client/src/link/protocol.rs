@@ -3,16 +3,18 @@
 //! Whoever drives it tells it what happens (`sample_taken`, `connected`, `received`, `closed`, `shut_down`), each time
 //! with the time, and asks `next` what to do whenever it is able to do something. Because messages are pulled one by
 //! one, a live sample always goes before the backlog, however slow the connection is. What happened meanwhile is
-//! collected for `take_events`.
+//! collected for `take_events`. Where there is a spool, `job` tells what is to be done with it, one job at a time, and
+//! `performed` how that ended; nothing else waits for it.
 //!
 //! ```text
 //! Idle -> Connecting -> Greeting -> Open -> Idle …            shut_down: … -> Done
 //! ```
 //!
-//! - A sample is in the queue from when it is taken until its batch is settled. What is under way on a connection that
-//!   breaks is unsettled again.
+//! - A sample is in the queue from when it is taken until its batch is settled, or it is in the spool: what is older than
+//!   two intervals goes there, and everything when the end is wanted. What is under way on a connection that breaks is
+//!   unsettled again.
 //! - The newest sample goes at once as a live batch of one, also after a reconnection unless it is settled; the older
-//!   ones follow as backlog, oldest first, within the server's window and at most [`BACKLOG_PER_SECOND`].
+//!   ones follow as backlog, those of the spool first, within the server's window and at most [`BACKLOG_PER_SECOND`].
 //! - Servers are tried in order. When all have failed: exponential backoff with full jitter. One that said "do not try
 //!   again" is left alone for [`BARRED`].
 
@@ -22,12 +24,14 @@ use std::time::{Duration, Instant};
 use vitals_wire::bounded::List;
 use vitals_wire::limits::{MAX_BATCH_SAMPLES, MAX_FRAME_BYTES, MAX_HELLO_FRAME_BYTES};
 use vitals_wire::message::{
-    Ack, Bye, ByeReason, ClientMessage, Hello, PROTOCOL_VERSION, Samples, ServerMessage, Welcome,
+    Ack, Bye, ByeReason, ClientMessage, DropReason, Hello, PROTOCOL_VERSION, Samples, ServerMessage, Welcome,
 };
 use vitals_wire::sample::Sample;
 
-use super::event::{Closed, Event, Loss};
+use super::disk::{Disk, Verdict, Wish};
+use super::event::{Closed, Event, Loss, News, Waiting};
 use crate::queue::{Caps, Entry, Queue};
+use crate::spool::job::{Job, Outcome};
 
 /// From the greeting to the server's answer.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -39,6 +43,10 @@ pub const BARRED: Duration = Duration::from_secs(600);
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
 /// Samples of backlog sent in a second: ten intervals' worth, so that catching up does not flood a server.
 pub const BACKLOG_PER_SECOND: u32 = 10;
+/// A sample that is not settled after so many intervals goes to the spool.
+pub const INTERVALS_IN_MEMORY: u32 = 2;
+/// Samples after which is told how long the spool has room: the first have no percentages yet.
+const SAMPLES_TO_ESTIMATE: u64 = 3;
 /// The first upper bound of the delay before a new attempt.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 /// The least that the last upper bound is, whatever the interval.
@@ -88,7 +96,7 @@ enum State {
     /// The driver connects, once it is `asked`.
     Connecting { server: usize, asked: bool },
     /// Connected; `Hello` is sent first, and answered until the deadline.
-    Greeting { server: usize, said: bool, deadline: Instant },
+    Greeting { server: usize, said: bool, deadline: Instant, wall_ms: i64 },
     /// Welcome.
     Open(Open),
     /// Nothing will happen any more.
@@ -109,6 +117,8 @@ struct Open {
     /// No backlog before then.
     backlog_at: Instant,
     said_bye: bool,
+    /// The shortest time from asking to hearing the answer.
+    trip: Duration,
 }
 
 #[derive(Debug)]
@@ -125,6 +135,16 @@ pub struct Protocol {
     hello: Hello,
     state: State,
     queue: Queue,
+    disk: Disk,
+    /// The newest sample, if it is not settled and in the spool, so that it can go out at once all the same.
+    spooled: Option<Entry>,
+    /// Samples taken, and their bytes as a spool takes them.
+    taken: u64,
+    taken_bytes: u64,
+    /// The server's word: older samples than this, in ms since 1970, were not stored then.
+    oldest: Option<(i64, Instant)>,
+    /// What was last told of what waits.
+    told: Waiting,
     /// The newest sample as it was taken, so that the usual way needs no decoding.
     fresh: Option<Sample>,
     /// Time of the newest sample that was queued, settled or not: the server has shown it, or is to. What is older is
@@ -137,6 +157,9 @@ pub struct Protocol {
     rng: fastrand::Rng,
     /// The end is wanted, at the latest then.
     closing: Option<Instant>,
+    /// From the wish to end until the end.
+    drain: Duration,
+    bye: ByeReason,
     events: Vec<Event>,
 }
 
@@ -146,6 +169,12 @@ impl Protocol {
         Self {
             rng: fastrand::Rng::with_seed(settings.seed),
             queue: Queue::new(settings.caps),
+            disk: Disk::off(now),
+            spooled: None,
+            taken: 0,
+            taken_bytes: 0,
+            oldest: None,
+            told: Waiting::default(),
             settings,
             hello,
             state: State::Idle { until: now },
@@ -154,18 +183,105 @@ impl Protocol {
             barred: Vec::new(),
             failures: 0,
             closing: None,
+            drain: DRAIN_DEADLINE,
+            bye: ByeReason::Restart,
             events: Vec::new(),
         }
     }
 
+    /// The same with a spool, which `job` asks to open first.
+    pub fn with_spool(mut self, now: Instant) -> Self {
+        self.disk = Disk::closed(now);
+        self
+    }
+
     /// What happened since this was last asked.
     pub fn take_events(&mut self) -> Vec<Event> {
+        let waiting = self.all_waiting();
+        if std::mem::replace(&mut self.told, waiting) != waiting {
+            self.events.push(Event::Waiting(waiting));
+        }
         std::mem::take(&mut self.events)
     }
 
-    /// Samples that are not settled.
+    /// Samples in memory that are not settled: what a kill would cost.
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// What is not settled, wherever it is.
+    pub fn all_waiting(&self) -> Waiting {
+        let in_memory = self.queue.oldest().map(|entry| entry.time_ms);
+        Waiting {
+            memory: self.queue.len(),
+            disk: self.disk.samples(),
+            oldest_ms: self.disk.oldest_ms().or(in_memory),
+            spool_bytes: self.disk.bytes(),
+        }
+    }
+
+    /// What is to be done with the spool now, if anything. No other job comes before `performed` was told its end.
+    pub fn job(&mut self, now: Instant) -> Option<Job> {
+        let wish = self.wish();
+        self.disk.job(now, &mut self.queue, wish)
+    }
+
+    /// When there will be a job, if nothing happens until then.
+    pub fn job_at(&self) -> Option<Instant> {
+        self.disk.wakes_at(&self.queue, self.wish())
+    }
+
+    /// The job that `job` gave ended so.
+    pub fn performed(&mut self, now: Instant, outcome: Outcome) {
+        let kept = self.disk.performed(now, outcome, &mut self.queue, &mut self.events);
+        let events = &self.events;
+        self.spooled.take_if(|entry| events.iter().any(|event| is_drop_of(event, entry.time_ms)));
+        for entry in kept {
+            if Some(entry.time_ms) == self.newest_ms {
+                self.spooled = Some(entry);
+            }
+        }
+    }
+
+    /// The spool does not answer any more.
+    pub fn lost_spool(&mut self, now: Instant, why: String) {
+        self.performed(now, Outcome::Failed { why, is_final: true });
+    }
+
+    fn wish(&self) -> Wish {
+        let is_closing = self.closing.is_some();
+        let at_hand = match &self.state {
+            State::Open(open) if !open.said_bye => Some((self.at_most(open).max(1), open.frame_bytes)),
+            _ => None,
+        };
+        let keep_after = match is_closing {
+            false => INTERVALS_IN_MEMORY * self.settings.interval,
+            true => Duration::ZERO,
+        };
+        Wish { keep_after, at_hand, is_closing }
+    }
+
+    /// Samples of one batch of backlog.
+    fn at_most(&self, open: &Open) -> usize {
+        match self.closing {
+            None => open.batch_samples.min(BACKLOG_PER_SECOND as usize),
+            Some(_) => open.batch_samples,
+        }
+    }
+
+    /// Whether nothing waits any more, as far as it can be brought anywhere.
+    fn is_home(&self) -> bool {
+        self.queue.is_empty() && self.disk.is_at_rest()
+    }
+
+    /// Sets what is said at the end; [`ByeReason::Restart`] otherwise.
+    pub fn set_bye(&mut self, reason: ByeReason) {
+        self.bye = reason;
+    }
+
+    /// Sets how long bringing home what waits may take, once the end is wanted; [`DRAIN_DEADLINE`] otherwise.
+    pub fn set_drain(&mut self, limit: Duration) {
+        self.drain = limit;
     }
 
     /// When it is over in any case, once the end is wanted.
@@ -191,9 +307,10 @@ impl Protocol {
             }
         };
         let entry = Entry::new(time_ms, now, encoded.into());
+        self.estimate(entry.encoded.len());
         let events = &mut self.events;
         events.push(Event::Taken { time_ms, hash: entry.hash() });
-        self.newest_ms = Some(time_ms);
+        (self.newest_ms, self.spooled) = (Some(time_ms), None);
         self.queue.push(entry, |lost| events.push(dropped(&lost, Loss::QueueFull)));
         if let State::Open(open) = &mut self.state {
             open.live_due = true;
@@ -201,10 +318,23 @@ impl Protocol {
         }
     }
 
-    /// The driver is connected.
-    pub fn connected(&mut self, now: Instant) {
+    /// Tells once how long the spool has room.
+    fn estimate(&mut self, bytes: usize) {
+        self.taken += 1;
+        self.taken_bytes += (bytes + crate::spool::EXTRA_BYTES) as u64;
+        let max_bytes = self.disk.max_bytes();
+        if self.taken == SAMPLES_TO_ESTIMATE && max_bytes > 0 {
+            let samples = max_bytes as f64 * self.taken as f64 / self.taken_bytes as f64;
+            // Half a million years are enough for any disk.
+            let time = self.settings.interval.mul_f64(samples.min(f64::from(u32::MAX)));
+            self.events.push(Event::Spool(News::Lasts { max_bytes, time }));
+        }
+    }
+
+    /// The driver is connected. `wall_ms` is the host's clock, in ms since 1970, right or wrong: the server is told.
+    pub fn connected(&mut self, now: Instant, wall_ms: i64) {
         if let State::Connecting { server, .. } = self.state {
-            self.state = State::Greeting { server, said: false, deadline: now + HANDSHAKE_DEADLINE };
+            self.state = State::Greeting { server, said: false, deadline: now + HANDSHAKE_DEADLINE, wall_ms };
         }
     }
 
@@ -218,6 +348,7 @@ impl Protocol {
         };
         self.fresh = None;
         self.queue.release();
+        self.disk.release();
         if matches!(why, Closed::Refused { retry: false, .. }) {
             self.barred.push((server, now + BARRED));
         }
@@ -242,9 +373,10 @@ impl Protocol {
                 let text = refused.text.to_string();
                 self.closed(now, Closed::Refused { code: refused.code, text, retry: refused.retry });
             }
-            (ServerMessage::Welcome(welcome), State::Greeting { server, said: true, .. }) => {
+            (ServerMessage::Welcome(welcome), State::Greeting { server, said: true, deadline, .. }) => {
                 let server = *server;
-                self.welcome(now, server, &welcome);
+                let trip = since(now, *deadline, HANDSHAKE_DEADLINE);
+                self.welcome(now, server, &welcome, trip);
             }
             (ServerMessage::Ack(ack), State::Open(_)) => self.settle(now, &ack),
             // Live readings in between need a sampler at another pace. `Hello` offers none: its shortest interval is
@@ -263,20 +395,35 @@ impl Protocol {
         }
     }
 
-    /// No sample will come any more: what waits is to be settled soon, then the link ends.
+    /// No sample will come any more: what waits is to be in the spool at once and settled soon, then the link ends.
     pub fn shut_down(&mut self, now: Instant) {
-        self.closing.get_or_insert(now + DRAIN_DEADLINE);
+        self.closing.get_or_insert(now + self.drain);
+        self.disk.hurry();
         if let State::Idle { .. } = self.state {
             // One more round over the servers, if there is anything to bring them.
             self.state = match self.next_server(now, 0) {
-                Some(_) if !self.queue.is_empty() => State::Idle { until: now },
+                Some(_) if !self.is_home() => State::Idle { until: now },
                 _ => State::Done,
             };
         }
     }
 
-    /// What to do now. Asked again after each `Send`, and after whatever happened.
+    /// What to do now. Asked again after each `Send`, and after whatever happened; a job is asked for first.
     pub fn next(&mut self, now: Instant) -> Action {
+        let action = self.decide(now);
+        let is_over = self.closing.is_some_and(|end| end <= now);
+        let is_writing = || !is_over && self.disk.is_writing(now, &self.queue);
+        let until = match action {
+            Action::Wait(until) => until,
+            // A server that is away is no reason to lose what waits.
+            Action::Done if is_writing() => self.closing,
+            other => return other,
+        };
+        Action::Wait(earliest([until, self.job_at()]))
+    }
+
+    fn decide(&mut self, now: Instant) -> Action {
+        let is_home = self.is_home();
         loop {
             let closing = self.closing;
             let is_over = closing.is_some_and(|end| end <= now);
@@ -288,7 +435,7 @@ impl Protocol {
                 },
                 State::Idle { until } => return Action::Wait(Some(*until)),
                 State::Connecting { .. } | State::Greeting { .. }
-                    if is_over || closing.is_some() && self.queue.is_empty() =>
+                    if is_over || closing.is_some() && is_home =>
                 {
                     self.state = State::Done;
                 }
@@ -297,9 +444,10 @@ impl Protocol {
                     *asked = true;
                     return Action::Connect { server: *server };
                 }
-                State::Greeting { said, .. } if !*said => {
+                State::Greeting { said, wall_ms, .. } if !*said => {
                     *said = true;
-                    return Action::Send { message: self.hello.clone().into(), first: Vec::new() };
+                    let hello = Hello { clock_ms: *wall_ms, ..self.hello.clone() };
+                    return Action::Send { message: hello.into(), first: Vec::new() };
                 }
                 State::Greeting { deadline, .. } if *deadline <= now => {
                     self.closed(now, Closed::HandshakeTimeout);
@@ -308,9 +456,9 @@ impl Protocol {
                     return Action::Wait(earliest([Some(*deadline), closing]));
                 }
                 State::Open(open) if open.said_bye => self.state = State::Done,
-                State::Open(open) if closing.is_some() && (is_over || self.queue.is_empty()) => {
+                State::Open(open) if closing.is_some() && (is_over || is_home) => {
                     open.said_bye = true;
-                    let bye = Bye { reason: ByeReason::Restart };
+                    let bye = Bye { reason: self.bye };
                     return Action::Send { message: bye.into(), first: Vec::new() };
                 }
                 State::Open(open) if open.flights.front().is_some_and(|first| first.deadline <= now) => {
@@ -326,13 +474,15 @@ impl Protocol {
         }
     }
 
-    fn welcome(&mut self, now: Instant, server: usize, welcome: &Welcome) {
+    fn welcome(&mut self, now: Instant, server: usize, welcome: &Welcome, trip: Duration) {
         if welcome.protocol != PROTOCOL_VERSION {
             let text = format!("it speaks version {} and not {PROTOCOL_VERSION}", welcome.protocol);
             return self.closed(now, Closed::Violation(text));
         }
         // The newest that waits may be a leftover of the backlog, older than what the server shows already.
-        let live_due = self.queue.newest().is_some_and(|entry| Some(entry.time_ms) == self.newest_ms);
+        let in_memory = self.queue.newest().is_some_and(|entry| Some(entry.time_ms) == self.newest_ms);
+        let live_due = in_memory || self.spooled.is_some();
+        self.oldest = Some((welcome.oldest_ms, now));
         // A server that takes nothing at all would never settle anything: what it says has a lower bound.
         self.state = State::Open(Open {
             server,
@@ -344,6 +494,7 @@ impl Protocol {
             live_due,
             backlog_at: now,
             said_bye: false,
+            trip,
         });
         self.events.push(Event::Opened {
             server,
@@ -351,25 +502,41 @@ impl Protocol {
             version: welcome.server_version.to_string(),
             server_time_ms: welcome.server_time_ms,
         });
+        self.events.push(server_clock(welcome.server_time_ms, trip));
     }
 
     fn settle(&mut self, now: Instant, ack: &Ack) {
         let State::Open(open) = &mut self.state else { return };
-        open.flights.retain(|flight| !ack.batches.contains(&flight.batch));
+        open.flights.retain(|flight| {
+            let is_settled = ack.batches.contains(&flight.batch);
+            if is_settled {
+                // Waiting for the server's disk is in it: the greeting's answer is mostly quicker.
+                open.trip = open.trip.min(since(now, flight.deadline, ACK_DEADLINE));
+            }
+            !is_settled
+        });
+        self.events.push(server_clock(ack.server_time_ms, open.trip));
         let events = &mut self.events;
         let failures = &mut self.failures;
-        self.queue.settle(&ack.batches, |entry| {
-            let refused = ack.refused.iter().find(|refused| refused.time_ms == entry.time_ms);
+        let mut tell = |time_ms, hash, taken: Option<Instant>| {
+            let refused = ack.refused.iter().find(|refused| refused.time_ms == time_ms);
             events.push(match refused {
-                Some(refused) => dropped(&entry, Loss::Refused(refused.reason)),
-                None => Event::Settled {
-                    time_ms: entry.time_ms,
-                    hash: entry.hash(),
-                    age: now.saturating_duration_since(entry.taken),
-                },
+                Some(refused) => Event::Dropped { time_ms, hash, loss: Loss::Refused(refused.reason) },
+                None => {
+                    let age = taken.map(|taken| now.saturating_duration_since(taken));
+                    Event::Settled { time_ms, hash, age }
+                }
             });
             // Only now is the server known to be of use: one that welcomes and hangs up is not hammered.
             *failures = 0;
+        };
+        self.queue.settle(&ack.batches, |entry| {
+            tell(entry.time_ms, entry.hash(), Some(entry.taken));
+        });
+        let spooled = &mut self.spooled;
+        self.disk.settle(&ack.batches, |time_ms, hash, taken| {
+            spooled.take_if(|entry| entry.time_ms == time_ms);
+            tell(time_ms, hash, taken);
         });
     }
 
@@ -380,6 +547,19 @@ impl Protocol {
             return None;
         }
         let fresh = self.fresh.take();
+        if let Some(newest) = &self.spooled {
+            // One that is too large is dropped when its turn comes.
+            let fits = newest.encoded.len() + BATCH_OVERHEAD <= open.frame_bytes;
+            if !fits || !self.disk.is_idle(newest.time_ms) {
+                return None;
+            }
+            // What this process encoded decodes again.
+            let sample = vitals_wire::sample::decode_sample(&newest.encoded).ok()?;
+            let batch = open.take_off(now, false);
+            self.disk.send_live(batch, newest);
+            let first = if newest.was_sent() { Vec::new() } else { vec![newest.time_ms] };
+            return Some((Samples { batch, backlog: false, samples: List::first(vec![sample]).0 }, first));
+        }
         let newest = self.queue.newest().filter(|entry| !entry.is_under_way())?;
         if newest.encoded.len() + BATCH_OVERHEAD > open.frame_bytes {
             let lost = self.queue.remove_newest()?;
@@ -398,6 +578,14 @@ impl Protocol {
 
     /// The oldest samples that are not under way, as many as may go now.
     fn backlog(&mut self, now: Instant) -> Option<(Samples, Vec<i64>)> {
+        let oldest_ms = self.oldest.map(|(oldest_ms, said)| {
+            let since = i64::try_from(now.saturating_duration_since(said).as_millis()).unwrap_or(i64::MAX);
+            oldest_ms.saturating_add(since)
+        });
+        let at_most = match &self.state {
+            State::Open(open) => self.at_most(open),
+            _ => return None,
+        };
         let State::Open(open) = &mut self.state else { return None };
         let may_go = open.has_room() && (open.backlog_at <= now || self.closing.is_some());
         if !may_go {
@@ -409,15 +597,33 @@ impl Protocol {
             |entry| entry.encoded.len() + BATCH_OVERHEAD > frame_bytes,
             |lost| events.push(dropped(&lost, Loss::TooLarge)),
         );
-        let at_most = match self.closing {
-            None => open.batch_samples.min(BACKLOG_PER_SECOND as usize),
-            Some(_) => open.batch_samples,
-        };
         let mut room = frame_bytes - BATCH_OVERHEAD;
         let mut samples = Vec::new();
-        let mut first = Vec::new();
         let batch = open.next_batch;
-        for entry in self.queue.idle().take(at_most) {
+        let too_old = Loss::Refused(DropReason::TooOld);
+        let mut first = self.disk.send(batch, events, |outgoing| {
+            let len = outgoing.encoded.len();
+            if samples.len() >= at_most {
+                Verdict::Stop
+            } else if len + BATCH_OVERHEAD > frame_bytes {
+                Verdict::Drop(Loss::TooLarge)
+            } else if oldest_ms.is_some_and(|oldest_ms| outgoing.time_ms < oldest_ms) {
+                Verdict::Drop(too_old)
+            } else if let (Some(left), Ok(sample)) =
+                (room.checked_sub(len), vitals_wire::sample::decode_sample(outgoing.encoded))
+            {
+                room = left;
+                samples.push(sample);
+                Verdict::Send
+            } else {
+                // It was decoded when it was read: there is no room for it.
+                Verdict::Stop
+            }
+        });
+        // The newest has had its turn, or is too old or too large for one.
+        self.spooled.take_if(|entry| events.iter().any(|event| is_drop_of(event, entry.time_ms)));
+        let in_memory = if samples.is_empty() && !self.disk.has_more() { at_most } else { 0 };
+        for entry in self.queue.idle().take(in_memory) {
             let Some(left) = room.checked_sub(entry.encoded.len()) else { break };
             // What this process encoded decodes again; if ever not, the others go all the same.
             let Ok(sample) = vitals_wire::sample::decode_sample(&entry.encoded) else { continue };
@@ -442,7 +648,8 @@ impl Protocol {
         let State::Open(open) = &self.state else { return None };
         let ack = open.flights.front().map(|first| first.deadline);
         // A backlog that the window holds back waits for an `Ack`, not for a time.
-        let is_due_later = open.has_room() && open.backlog_at > now && self.queue.idle().next().is_some();
+        let has_idle = self.disk.has_idle() || !self.disk.has_more() && self.queue.idle().next().is_some();
+        let is_due_later = open.has_room() && open.backlog_at > now && has_idle;
         let backlog = is_due_later.then_some(open.backlog_at);
         earliest([ack, backlog, self.closing])
     }
@@ -483,6 +690,20 @@ impl Open {
 
 fn dropped(entry: &Entry, loss: Loss) -> Event {
     Event::Dropped { time_ms: entry.time_ms, hash: entry.hash(), loss }
+}
+
+fn is_drop_of(event: &Event, of_ms: i64) -> bool {
+    matches!(event, Event::Dropped { time_ms, .. } if *time_ms == of_ms)
+}
+
+/// How long ago something was whose `deadline` is `limit` later.
+fn since(now: Instant, deadline: Instant, limit: Duration) -> Duration {
+    limit.saturating_sub(deadline.saturating_duration_since(now))
+}
+
+fn server_clock(said_ms: i64, trip: Duration) -> Event {
+    let on_the_way = i64::try_from((trip / 2).as_millis()).unwrap_or(i64::MAX);
+    Event::ServerClock { server_time_ms: said_ms.saturating_add(on_the_way) }
 }
 
 fn earliest<const N: usize>(times: [Option<Instant>; N]) -> Option<Instant> {

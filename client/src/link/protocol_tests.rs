@@ -93,7 +93,7 @@ impl Bench {
 
     fn connect(&mut self, server: usize) {
         assert_eq!(self.next(), Action::Connect { server });
-        self.link.connected(self.now);
+        self.link.connected(self.now, 77);
         let action = self.next();
         assert!(matches!(action, Action::Send { message: ClientMessage::Hello(_), .. }), "{action:?}");
     }
@@ -166,7 +166,7 @@ fn a_sample_is_sent_once_at_once_and_forgotten_when_it_is_settled() {
     bench.ack(&[1], &[]);
     let settled = bench.link.take_events().pop();
     let Some(Event::Settled { time_ms: 10, age, .. }) = settled else { panic!("{settled:?}") };
-    assert_eq!(age, Duration::from_millis(30));
+    assert_eq!(age, Some(Duration::from_millis(30)));
     assert_eq!(bench.link.waiting(), 1);
     bench.ack(&[2], &[]);
     assert_eq!(bench.link.waiting(), 0);
@@ -510,6 +510,46 @@ fn a_welcome_with_absurd_limits_still_lets_everything_through() {
 }
 
 #[test]
+fn the_server_s_clock_is_told_with_half_of_the_shortest_way_there_and_back() {
+    let clocks = |bench: &mut Bench| -> Vec<i64> {
+        let events = bench.link.take_events().into_iter();
+        events
+            .filter_map(|event| match event {
+                Event::ServerClock { server_time_ms } => Some(server_time_ms),
+                _ => None,
+            })
+            .collect()
+    };
+    let mut bench = Bench::new(1);
+    bench.connect(0);
+    bench.pass(Duration::from_millis(80));
+    bench.receive(Welcome { server_time_ms: 10_000, ..welcome(2, 100) });
+    assert_eq!(clocks(&mut bench), [10_040]);
+    for (time, trip_ms, told) in [(1, 600, 20_040), (2, 20, 20_010), (3, 50, 20_010)] {
+        bench.take(time);
+        let batch = bench.batch().0;
+        bench.pass(Duration::from_millis(trip_ms));
+        let batches = List::new(vec![batch]).unwrap();
+        bench.receive(Ack { server_time_ms: 20_000, batches, refused: List::empty() });
+        assert_eq!(clocks(&mut bench), [told], "{trip_ms}");
+    }
+}
+
+#[test]
+fn the_end_has_the_reason_and_the_limit_that_were_set() {
+    let mut bench = Bench::new(1);
+    bench.open(2, 100);
+    bench.take(1);
+    bench.batch();
+    bench.link.set_drain(Duration::from_secs(3));
+    bench.link.set_bye(ByeReason::Reboot);
+    bench.link.shut_down(bench.now);
+    assert_eq!(bench.wait(), Duration::from_secs(3));
+    let Action::Send { message: ClientMessage::Bye(bye), .. } = bench.next() else { panic!("no bye") };
+    assert_eq!(bye.reason, ByeReason::Reboot);
+}
+
+#[test]
 fn the_end_waits_for_acks_says_bye_and_is_quick_when_the_server_is() {
     let mut bench = Bench::new(1);
     (1..=300).for_each(|time| bench.take(time));
@@ -596,7 +636,7 @@ fn a_long_story_loses_and_doubles_nothing() {
                 6 if rng.u8(..8) == 0 => bench.lose(),
                 7 => bench.pass(Duration::from_millis(rng.u64(..8000))),
                 _ => match bench.next() {
-                    Action::Connect { .. } => bench.link.connected(bench.now),
+                    Action::Connect { .. } => bench.link.connected(bench.now, 77),
                     Action::Send { message: ClientMessage::Hello(_), .. } => {
                         under_way.clear();
                         bench.receive(welcome(rng.u32(..4), rng.u32(..8)));

@@ -108,7 +108,7 @@ fn shortened(text: &str, width: usize) -> String {
 }
 
 /// `12.3 GiB`: three or four digits that count.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -8,6 +8,7 @@ pub mod record;
 pub mod script;
 pub mod summary;
 
+mod backlog;
 mod connection;
 mod source;
 
@@ -20,13 +21,17 @@ use tokio_util::sync::CancellationToken;
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::RunId;
 use vitals_wire::message::{Hello, PROTOCOL_VERSION};
+use vitals_wire::sample::{Sample, encode_sample};
 
 use crate::config::{ConfigError, Interval, Server, check_servers};
-use crate::identity::{IdentityError, random};
+use crate::identity::{Identity, IdentityError, random};
 use crate::link::driver::{Ended, Link, Observer};
 use crate::link::event::Event;
 use crate::link::protocol::{Protocol, Settings};
-use crate::queue::Caps;
+use crate::queue::{Caps, content_hash};
+use crate::spool::Spool;
+use crate::spool::job::Keep;
+use backlog::Generated;
 use connection::{Gate, Paced};
 use host::{Character, Host};
 use record::Record;
@@ -70,6 +75,12 @@ pub struct Options {
     pub connects_per_second: u32,
     /// Where to write what was taken and settled.
     pub record: Option<PathBuf>,
+    /// Where each host has a spool of its own, under its id. A record that is there is gone on with.
+    pub data_dir: Option<PathBuf>,
+    /// Bytes that each host's spool may take, where there is a data directory.
+    pub spool_max_bytes: u64,
+    /// From how long ago hosts have samples waiting at the start; these count as taken when they are first sent.
+    pub backlog: Option<Duration>,
     /// What to play at given times.
     pub script: Option<Script>,
     /// Whether to print progress to standard error.
@@ -90,6 +101,9 @@ impl Default for Options {
             queue: DEFAULT_QUEUE,
             connects_per_second: DEFAULT_CONNECTS_PER_SECOND,
             record: None,
+            data_dir: None,
+            spool_max_bytes: crate::spool::DEFAULT_MAX_BYTES,
+            backlog: None,
             script: None,
             progress: false,
         }
@@ -118,9 +132,9 @@ pub enum SimulateError {
         /// Why.
         error: std::io::Error,
     },
-    /// No random bits.
+    /// No random bits, or the data directory cannot be used, or another simulation runs on it.
     #[error(transparent)]
-    Random(#[from] IdentityError),
+    Identity(#[from] IdentityError),
 }
 
 /// What all hosts share.
@@ -143,6 +157,8 @@ struct Watcher {
     shared: Arc<Shared>,
     was_welcomed: bool,
     connected_since: Option<Instant>,
+    /// Samples from before this time were never taken: they count when they are first sent.
+    began_ms: Option<i64>,
 }
 
 impl Observer for Watcher {
@@ -169,6 +185,14 @@ impl Observer for Watcher {
             _ => {}
         }
     }
+
+    fn first_sent(&mut self, sample: &Sample) {
+        if self.began_ms.is_some_and(|began_ms| sample.time_ms < began_ms)
+            && let Ok(encoded) = encode_sample(sample)
+        {
+            self.event(Event::Taken { time_ms: sample.time_ms, hash: content_hash(&encoded) });
+        }
+    }
 }
 
 /// Plays the hosts until `shutdown` is cancelled or their time is over, then brings home what waits.
@@ -179,17 +203,20 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
     let interval_ms = options.interval.millis();
     let script = options.script.clone().unwrap_or_default();
     let count = options.hosts as usize + script.len();
-    allow_open_files(count);
+    // A spool in which something waits is an open file, too.
+    allow_open_files(if options.data_dir.is_some() { 2 * count } else { count });
     for index in 0..options.hosts.min(MAX_HOSTS) {
         let host = Arc::new(Host::numbered(options.seed, index, &options.name_prefix, interval_ms));
-        let source = Ticking::new(host.clone(), &options, started, fleet.shutdown.clone());
-        let link = fleet.link(host, source, fleet.settings.caps)?;
+        let source = Ticking::new(host.clone(), &options, started, fleet.digit, fleet.shutdown.clone());
+        let keep = fleet.keep(&host, &options);
+        let link = fleet.link(host, source, fleet.settings.caps, keep)?;
         links.spawn(link.run());
     }
     for (name, steps) in script {
         let host = Arc::new(Host::named(options.seed, &name, interval_ms));
-        let source = Played::new(host.clone(), steps, started, fleet.shutdown.clone());
-        let link = fleet.link(host, source, Caps::SCRIPT)?;
+        let source = Played::new(host.clone(), steps, started, fleet.digit, fleet.shutdown.clone());
+        let keep = fleet.spool(&host, &options);
+        let link = fleet.link(host, source, Caps::SCRIPT, keep)?;
         links.spawn(link.run());
     }
     let mut waiting = 0;
@@ -198,7 +225,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
     loop {
         tokio::select! {
             ended = links.join_next() => match ended {
-                Some(Ok(Ended { waiting: left, .. })) => waiting += left as u64,
+                Some(Ok(Ended { waiting: left, spooled, .. })) => waiting += left as u64 + spooled,
                 // A link that panicked is a bug; its samples are missing from the sum, which shows.
                 Some(Err(error)) => tracing::error!(error = %error, "a simulated host failed"),
                 None => break,
@@ -216,18 +243,28 @@ struct Fleet {
     settings: Settings,
     token: Option<Text<{ vitals_wire::limits::MAX_TOKEN_BYTES }>>,
     seed: u64,
+    /// Of the times of all samples.
+    digit: u8,
+    /// When the last sample of the backlog would have been followed by the next.
+    began_ms: i64,
+    has_backlog: bool,
     shutdown: CancellationToken,
+    /// Of the data directory, which is locked as long as it is here.
+    _identity: Option<Identity>,
 }
 
 impl Fleet {
     fn new(options: &Options, shutdown: CancellationToken) -> Result<Self, SimulateError> {
         check_servers(&options.servers, options.insecure, "--server")?;
+        let identity = options.data_dir.as_deref().map(Identity::open).transpose()?;
+        let begin = if identity.is_some() { Record::append } else { Record::create };
         let record = match &options.record {
-            Some(path) => Some(
-                Record::create(path).map_err(|error| SimulateError::Record { path: path.clone(), error })?,
-            ),
+            Some(path) => {
+                Some(begin(path).map_err(|error| SimulateError::Record { path: path.clone(), error })?)
+            }
             None => None,
         };
+        let digit = identity.as_ref().map_or(0, |identity| (identity.starts % 10) as u8);
         let token = options.token.as_deref().map(Text::new).transpose();
         let token =
             token.map_err(|error| SimulateError::Value { what: "token", error: error.to_string() })?;
@@ -240,8 +277,25 @@ impl Fleet {
             settings: Settings { servers: options.servers.len(), interval, caps, seed: 0 },
             token,
             seed: options.seed,
+            digit,
+            began_ms: source::clock_ms(digit),
+            has_backlog: options.backlog.is_some(),
             shutdown,
+            _identity: identity,
         })
+    }
+
+    /// What keeps this host's samples outside of memory.
+    fn keep(&self, host: &Arc<Host>, options: &Options) -> Option<Box<dyn Keep>> {
+        let Some(backlog) = options.backlog else { return self.spool(host, options) };
+        let samples = (backlog.as_millis() / self.settings.interval.as_millis().max(1)) as u64;
+        let until_ms = self.began_ms - (host.phase() * options.interval.millis() as f64) as i64 / 10 * 10;
+        Some(Box::new(Generated::new(host.clone(), until_ms, options.interval.millis(), samples)))
+    }
+
+    fn spool(&self, host: &Host, options: &Options) -> Option<Box<dyn Keep>> {
+        let dir = options.data_dir.as_ref()?.join(host.id.to_string()).join("spool");
+        Some(Box::new(Spool::new(&dir, options.spool_max_bytes)))
     }
 
     fn link<S>(
@@ -249,6 +303,7 @@ impl Fleet {
         host: Arc<Host>,
         source: S,
         caps: Caps,
+        keep: Option<Box<dyn Keep>>,
     ) -> Result<Link<Paced, S, Watcher>, SimulateError> {
         let value = |what| {
             move |error: vitals_wire::bounded::TooLong| SimulateError::Value {
@@ -276,11 +331,15 @@ impl Fleet {
         let settings = Settings { seed, caps, ..self.settings.clone() };
         let is_flapping = host.character == Character::Flapping;
         let shared = self.shared.clone();
+        let now = Instant::now();
+        let protocol = Protocol::new(settings, hello, now);
+        let began_ms = Some(self.began_ms).filter(|_| self.has_backlog);
         Ok(Link {
-            protocol: Protocol::new(settings, hello, Instant::now()),
+            protocol: if keep.is_some() { protocol.with_spool(now) } else { protocol },
             connect: self.connect.for_host(is_flapping),
             source,
-            observer: Watcher { host, shared, was_welcomed: false, connected_since: None },
+            observer: Watcher { host, shared, was_welcomed: false, connected_since: None, began_ms },
+            keep,
         })
     }
 

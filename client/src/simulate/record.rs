@@ -7,10 +7,14 @@
 //! ```
 //!
 //! `hash` is [`crate::queue::content_hash`] of the sample as [`vitals_wire::sample::encode_sample`] writes it, in 16
-//! hexadecimal digits. A line is handed to the system as soon as it is made.
+//! hexadecimal digits. A line is handed to the system, with one write, before what it tells of can be seen by others: the
+//! `taken` of a sample before it can be sent. So the record of a simulation that is killed can be trusted; a settled or
+//! dropped sample of which the process did not come to tell is settled or dropped again by the next one, but for what is
+//! dropped because a spool is full (the spool's header counts those). A simulation that ends in the middle of a line may
+//! leave it torn; the next begins a line of its own.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -45,11 +49,25 @@ impl Record {
         Ok(Self { file: Mutex::new(File::create(path)?) })
     }
 
+    /// Goes on with the file, if there is one.
+    pub fn append(path: &Path) -> io::Result<Self> {
+        let mut file = File::options().read(true).append(true).create(true).open(path)?;
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(0))? > 0 {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)?;
+        }
+        if last != [b'\n'] {
+            file.write_all(b"\n")?;
+        }
+        Ok(Self { file: Mutex::new(file) })
+    }
+
     /// Writes what `event` says about a sample; others are left out.
     pub fn write(&self, host: HostId, name: &str, event: &Event) -> io::Result<()> {
         let (what, time_ms, hash, age, reason) = match event {
             Event::Taken { time_ms, hash } => ("taken", time_ms, hash, None, None),
-            Event::Settled { time_ms, hash, age } => ("settled", time_ms, hash, Some(millis(*age)), None),
+            Event::Settled { time_ms, hash, age } => ("settled", time_ms, hash, age.map(millis), None),
             Event::Dropped { time_ms, hash, loss } => {
                 ("dropped", time_ms, hash, None, Some(loss.to_string()))
             }

@@ -12,15 +12,17 @@ use super::host::Host;
 use super::script::{At, Given, Step};
 use crate::link::driver::Source;
 
-/// Times of a host are this far apart at least; the last digit of a ms is left to steps of the clock, as in a client.
+/// Times of a host are this far apart at least; the last digit of a ms tells simulations on one directory apart, as in a
+/// client.
 const LEAST_STEP_MS: i64 = 10;
 
 /// Between two samples of a script.
 const BETWEEN_STEPS: Duration = Duration::from_millis(1);
 
-fn clock_ms() -> i64 {
+/// The clock with this last digit.
+pub(super) fn clock_ms(digit: u8) -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.as_millis() as i64 / LEAST_STEP_MS * LEAST_STEP_MS
+    since.as_millis() as i64 / LEAST_STEP_MS * LEAST_STEP_MS + i64::from(digit)
 }
 
 /// A sample each interval.
@@ -30,6 +32,7 @@ pub(super) struct Ticking {
     next: Instant,
     end: Option<Instant>,
     last_ms: i64,
+    digit: u8,
     shutdown: CancellationToken,
 }
 
@@ -38,12 +41,13 @@ impl Ticking {
         host: Arc<Host>,
         options: &Options,
         started: Instant,
+        digit: u8,
         shutdown: CancellationToken,
     ) -> Self {
         let interval = options.interval.duration();
         let next = started + interval.mul_f64(host.phase());
         let end = options.duration.map(|duration| started + duration);
-        Self { host, interval, next, end, last_ms: i64::MIN, shutdown }
+        Self { host, interval, next, end, last_ms: i64::MIN, digit, shutdown }
     }
 }
 
@@ -62,7 +66,7 @@ impl Source for Ticking {
         // A tick that was missed is skipped, not made up for.
         let late = self.next.elapsed().as_nanos() / self.interval.as_nanos().max(1);
         self.next += self.interval * (late as u32 + 1);
-        self.last_ms = clock_ms().max(self.last_ms.saturating_add(LEAST_STEP_MS));
+        self.last_ms = clock_ms(self.digit).max(self.last_ms.saturating_add(LEAST_STEP_MS));
         Some(self.host.sample(self.last_ms, &Given::default()))
     }
 }
@@ -75,6 +79,7 @@ pub(super) struct Played {
     started: Instant,
     last: Instant,
     last_ms: i64,
+    digit: u8,
     shutdown: CancellationToken,
 }
 
@@ -83,11 +88,12 @@ impl Played {
         host: Arc<Host>,
         steps: Vec<Step>,
         started: Instant,
+        digit: u8,
         shutdown: CancellationToken,
     ) -> Self {
         let mut steps = steps.into_iter();
         let current = steps.next();
-        Self { host, steps, current, started, last: started, last_ms: i64::MIN, shutdown }
+        Self { host, steps, current, started, last: started, last_ms: i64::MIN, digit, shutdown }
     }
 }
 
@@ -97,7 +103,7 @@ impl Source for Played {
         let until = match step.at {
             At::AfterStart(seconds) | At::Both(seconds, _) => self.started + Duration::from_secs_f64(seconds),
             At::TimeMs(time_ms) => {
-                let ahead = u64::try_from(time_ms.saturating_sub(clock_ms())).unwrap_or_default();
+                let ahead = u64::try_from(time_ms.saturating_sub(clock_ms(0))).unwrap_or_default();
                 Instant::now() + Duration::from_millis(ahead)
             }
         };
@@ -111,7 +117,7 @@ impl Source for Played {
         self.last = Instant::now();
         let time_ms = match step.at {
             At::AfterStart(_) => {
-                self.last_ms = clock_ms().max(self.last_ms.saturating_add(LEAST_STEP_MS));
+                self.last_ms = clock_ms(self.digit).max(self.last_ms.saturating_add(LEAST_STEP_MS));
                 self.last_ms
             }
             At::TimeMs(time_ms) | At::Both(_, time_ms) => time_ms,

@@ -41,8 +41,10 @@ impl Totals {
             Event::Settled { age, .. } => {
                 self.settled += 1;
                 // How long the others waited tells of the connection, not of the server.
-                if connected_for.is_some_and(|time| time >= *age) {
-                    self.ages.add(*age);
+                if let (Some(time), Some(age)) = (connected_for, *age)
+                    && time >= age
+                {
+                    self.ages.add(age);
                 }
             }
             Event::Dropped { loss, .. } => *self.dropped.entry(loss.to_string()).or_default() += 1,
@@ -53,7 +55,7 @@ impl Totals {
                     *self.refused.entry(code.to_string()).or_default() += 1;
                 }
             }
-            Event::Ignored { .. } => {}
+            Event::Ignored { .. } | Event::Spool(_) | Event::Waiting(_) | Event::ServerClock { .. } => {}
         }
     }
 

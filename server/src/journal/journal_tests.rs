@@ -173,7 +173,7 @@ async fn a_damaged_record_is_skipped_and_counted() {
 #[tokio::test]
 async fn bytes_that_are_no_record_of_ours_are_skipped_and_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let log = LogOptions { dir: dir.path().to_owned(), segment_bytes: 1 << 20 };
+    let log = LogOptions { dir: dir.path().to_owned(), segment_bytes: 1 << 20, compress: true };
     let (mut writer, _) = Writer::open(log).unwrap();
     writer.append(b"whole on disk, but not a record").unwrap();
     writer.append(&encode_record(&record(1, 10)).unwrap()).unwrap();

@@ -163,7 +163,7 @@ impl Journal {
         let own = fs.list(&dir).map_or(0, |files| files.iter().map(|(_, bytes)| bytes).sum());
         let (cap, segment_bytes) = Cap::at_open(cap_bytes, segment_bytes, own, free);
         let (writer, opened) =
-            Writer::open_on(fs, LogOptions { dir, segment_bytes }).map_err(|error| disk_error(&error))?;
+            Writer::open_on(fs, LogOptions { dir, segment_bytes, compress: true }).map_err(|error| disk_error(&error))?;
         let view = writer.view().clone();
         tracing::info!(
             bytes = view.bytes(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -10,19 +11,22 @@ use vitals_client::clock::{SampleClock, Stamp};
 use vitals_client::link::event::{Closed, Event};
 use vitals_client::link::protocol::{Action, Protocol, Settings};
 use vitals_client::queue::Caps;
+use vitals_client::spool::Spool;
+use vitals_client::spool::job::{Job, Keep, Outcome};
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::{RunId, Secret};
-use vitals_wire::log::Fs;
+use vitals_wire::log::{Fs, Position};
 use vitals_wire::log::model::ModelFs;
 use vitals_wire::message::{ClientCodec, ClientMessage, Facts, Hello, PROTOCOL_VERSION};
 
 use crate::ctx::Ctx;
 use crate::net::{Arrival, ConnId, End};
-use crate::plan::{Death, HostPlan};
+use crate::plan::{Death, HostPlan, Plan};
 use crate::samples::{CONFLICT, MALFORMED, host_id, sample};
 
 /// The client's directory on the host's disk.
 const DIR: &str = "/var/lib/vitals-client";
+const SPOOL: &str = "/var/lib/vitals-client/spool";
 const STARTS: &str = "/var/lib/vitals-client/starts";
 
 /// See the module.
@@ -31,6 +35,7 @@ pub struct Host {
     pub place: usize,
     plan: HostPlan,
     queue_samples: usize,
+    spool_bytes: u64,
     pub fs: ModelFs,
     /// How far its clock is off.
     pub offset_ms: i64,
@@ -52,6 +57,10 @@ pub struct Host {
 #[derive(Debug)]
 struct Life {
     protocol: Protocol,
+    spool: Spool,
+    /// The disk is at work for this job until then.
+    job: Option<(u64, Job)>,
+    job_at: Option<u64>,
     clock: SampleClock,
     starts: u64,
     /// Steps of the clock that the disk knows of.
@@ -73,10 +82,13 @@ struct Life {
 }
 
 impl Host {
-    pub fn new(place: usize, plan: &HostPlan, queue_samples: usize, seed: u64) -> Self {
+    pub fn new(place: usize, plan: &Plan, seed: u64) -> Self {
+        let (queue_samples, spool_bytes) = (plan.queue_samples, plan.spool_bytes);
+        let plan = &plan.hosts[place];
         Self {
             place,
             queue_samples,
+            spool_bytes,
             fs: ModelFs::new(seed),
             offset_ms: plan.offset_ms,
             number: 0,
@@ -92,13 +104,16 @@ impl Host {
 
     /// When it has something to do by itself.
     pub fn next_at(&self) -> Option<u64> {
-        let life = self.life.as_ref().map(|life| [life.tick_at.min(life.stamp_at.or(life.tick_at)), life.wake_at]);
+        let life = self.life.as_ref().map(|life| {
+            let job = life.job.as_ref().map(|(at, _)| *at);
+            [life.stamp_at.or(life.tick_at), life.wake_at, job, life.job_at.filter(|_| job.is_none())]
+        });
         life.into_iter().flatten().flatten().chain(self.start_at).min()
     }
 
     /// Samples that its client has and that are not settled.
     pub fn waiting(&self) -> usize {
-        self.life.as_ref().map_or(0, |life| life.protocol.waiting())
+        self.life.as_ref().map_or(0, |life| held(&life.protocol))
     }
 
     /// Whether a client runs or will.
@@ -113,7 +128,10 @@ impl Host {
             self.start(ctx);
         }
         self.tick(ctx);
-        self.pump(ctx, listens);
+        self.work(ctx);
+        if !self.fs.is_stopped() {
+            self.pump(ctx, listens);
+        }
         self.look_for_stop(ctx);
     }
 
@@ -159,9 +177,9 @@ impl Host {
             caps: Caps { entries: self.queue_samples, bytes: usize::MAX },
             seed: ctx.rng.u64(..),
         };
-        let found = BTreeSet::new();
         if self.lives > 1 {
-            match ctx.oracle.reborn(place, &found, false) {
+            let found = found(&self.fs, self.spool_bytes);
+            match ctx.oracle.reborn(place, &found, self.has_disk) {
                 Ok(lost) => ctx.trace(|| format!("client {place}: back, {lost} lost")),
                 Err(what) => ctx.fail(what),
             }
@@ -169,7 +187,10 @@ impl Host {
         let clock = SampleClock::new((starts % 10) as u8, interval);
         ctx.trace(|| format!("client {place}: start {starts}"));
         let mut life = Life {
-            protocol: Protocol::new(settings, hello, ctx.instant()),
+            protocol: Protocol::new(settings, hello, ctx.instant()).with_spool(ctx.instant()),
+            spool: Spool::new_on(Arc::new(self.fs.clone()), Path::new(SPOOL), self.spool_bytes),
+            job: None,
+            job_at: None,
             clock,
             starts,
             steps_kept: 0,
@@ -255,6 +276,32 @@ impl Host {
         }
     }
 
+    /// Does what the protocol wants done with the spool. The disk takes its time.
+    fn work(&mut self, ctx: &mut Ctx) {
+        let place = self.place;
+        let Some(life) = &mut self.life else { return };
+        loop {
+            if let Some((at, job)) = life.job.take() {
+                if at > ctx.now {
+                    life.job = Some((at, job));
+                    return;
+                }
+                let outcome = life.spool.perform(job);
+                // A process that died in between hears nothing any more.
+                if self.fs.is_stopped() {
+                    return;
+                }
+                ctx.trace(|| format!("client {place}: spool {}", brief_outcome(&outcome)));
+                life.protocol.performed(ctx.instant(), outcome);
+                tell(place, life, ctx);
+                life.wake_at = Some(ctx.now);
+            }
+            let Some(job) = life.protocol.job(ctx.instant()) else { return };
+            let takes = if ctx.rng.u8(..4) == 0 { ctx.rng.u64(..300) } else { 0 };
+            life.job = Some((ctx.now + takes, job));
+        }
+    }
+
     /// Does what the protocol wants done.
     fn pump(&mut self, ctx: &mut Ctx, listens: bool) {
         let place = self.place;
@@ -305,7 +352,8 @@ impl Host {
         if let Some(time_ms) = life.live_due.take().filter(|_| life.is_open && !life.is_draining) {
             ctx.fail(format!("client {place} holds back the live sample {time_ms}"));
         }
-        let waiting = life.protocol.waiting();
+        let waiting = held(&life.protocol);
+        life.job_at = life.protocol.job_at().map(|at| ctx.time_of(at));
         if let Err(what) = ctx.oracle.holds(place, waiting) {
             ctx.fail(what);
         }
@@ -323,7 +371,7 @@ impl Host {
         let closed = match what {
             Arrival::Connected => {
                 life.is_connected = true;
-                life.protocol.connected(now);
+                life.protocol.connected(now, ctx.wall_ms() + self.offset_ms);
                 None
             }
             Arrival::Refused => Some(Closed::Unreachable("refused".into())),
@@ -414,6 +462,40 @@ impl Host {
             }
             self.start_at = Some(ctx.now + self.down_ms.max(1));
         }
+    }
+}
+
+/// Samples that a client has, in memory or on disk, and that are not settled.
+fn held(protocol: &Protocol) -> usize {
+    let waiting = protocol.all_waiting();
+    waiting.memory + waiting.disk as usize
+}
+
+/// Times of the samples that a client finds on this disk, whatever fails there at the moment.
+fn found(fs: &ModelFs, spool_bytes: u64) -> BTreeSet<i64> {
+    let copy = ModelFs::new(0);
+    copy.create_dir(Path::new(SPOOL)).unwrap();
+    for (path, _) in fs.files() {
+        if path.parent() == Some(Path::new(SPOOL)) {
+            copy.create(&path).unwrap().append(&fs.content(&path).unwrap()).unwrap();
+        }
+    }
+    let mut spool = Spool::new_on(Arc::new(copy), Path::new(SPOOL), spool_bytes);
+    let Outcome::Opened(_) = spool.perform(Job::Open) else { return BTreeSet::new() };
+    let all = Job::Read { from: Position::default(), samples: usize::MAX, bytes: usize::MAX };
+    match spool.perform(all) {
+        Outcome::Read { samples, .. } => samples.into_iter().map(|kept| kept.time_ms).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+fn brief_outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Read { samples, after, is_end, .. } => {
+            let times: Vec<i64> = samples.iter().map(|kept| kept.time_ms).collect();
+            format!("read {times:?} up to {after}, end: {is_end}")
+        }
+        other => format!("{other:?}"),
     }
 }
 

@@ -56,10 +56,7 @@ pub fn play(seed: u64, traced: bool) -> (Result<Summary, String>, Vec<String>) {
     let mut rng = Rng::with_seed(seed ^ 0x5eed);
     let ways = plan.hosts.iter().map(|_| usual(&mut rng)).collect();
     let net = Net::new(ways, rng.fork());
-    let hosts = plan.hosts.iter().enumerate();
-    let mut hosts: Vec<Host> =
-        hosts.map(|(place, host)| Host::new(place, host, plan.queue_samples, rng.u64(..))).collect();
-    hosts.shrink_to_fit();
+    let hosts = (0..plan.hosts.len()).map(|place| Host::new(place, &plan, rng.u64(..))).collect();
     let server = Server::new(&plan, rng.u64(..));
     let influxdb = InfluxDb::new(rng.fork());
     let mut ctx = Ctx::new(rng, net, Oracle::default(), traced);

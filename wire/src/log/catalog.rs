@@ -18,7 +18,7 @@ pub struct SegmentInfo {
 }
 
 impl SegmentInfo {
-    fn end(&self) -> Position {
+    pub(super) fn end(&self) -> Position {
         Position { segment: self.number, offset: self.bytes }
     }
 }

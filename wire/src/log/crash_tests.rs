@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
+use super::format::FIRST_OFFSET;
 use super::model::{Faults, ModelFs};
 use super::*;
 
@@ -47,8 +48,9 @@ fn number_of(payload: &[u8]) -> u64 {
     u64::from_be_bytes(payload[..8].try_into().unwrap())
 }
 
-fn open(fs: &ModelFs, segment_bytes: u64) -> Result<Writer, LogError> {
-    let options = LogOptions { dir: DIR.into(), segment_bytes };
+fn open(fs: &ModelFs, segment_bytes: u64, rng: &mut Rng) -> Result<Writer, LogError> {
+    // One that was compressed may not be from now on, and the other way round.
+    let options = LogOptions { dir: DIR.into(), segment_bytes, compress: rng.bool() };
     Writer::open_on(Arc::new(fs.clone()), options).map(|(writer, _)| writer)
 }
 
@@ -57,7 +59,7 @@ impl Run {
         let mut rng = Rng::with_seed(seed);
         let fs = ModelFs::new(rng.u64(..));
         let segment_bytes = rng.u64(1..4_000);
-        let writer = open(&fs, segment_bytes).unwrap();
+        let writer = open(&fs, segment_bytes, &mut rng).unwrap();
         let reader = writer.view().reader(Position::default());
         Self {
             seed,
@@ -84,7 +86,8 @@ impl Run {
                 let most = self.rng.usize(..12);
                 self.read_on(most);
             }
-            32..34 => drop(self.writer.remove_before(self.cursor)),
+            32 => drop(self.writer.remove_before(self.cursor)),
+            33 => self.remove_all_that_is_read(),
             34 => self.fs.stop_after(self.rng.u64(1..20)),
             35 => self.die(),
             36..38 => self.fs.fail(|faults| *faults = Faults::default()),
@@ -136,6 +139,13 @@ impl Run {
         }
     }
 
+    fn remove_all_that_is_read(&mut self) {
+        if self.cursor == self.writer.view().end() && self.waiting.is_empty() {
+            let done = self.writer.remove_all();
+            assert!(done.is_err() || self.writer.view().bytes() <= FIRST_OFFSET);
+        }
+    }
+
     fn break_something(&mut self) {
         let capacity = self.fs.files().iter().map(|(_, bytes)| bytes).sum::<u64>() + self.rng.u64(..600);
         let choice = self.rng.u8(..5);
@@ -160,7 +170,7 @@ impl Run {
             // May die while it starts.
             self.fs.stop_after(self.rng.u64(1..30));
         }
-        self.writer = match open(&self.fs, self.segment_bytes) {
+        self.writer = match open(&self.fs, self.segment_bytes, &mut self.rng) {
             Ok(writer) => writer,
             Err(_) => {
                 if self.rng.bool() {
@@ -169,7 +179,7 @@ impl Run {
                     self.fs.crash(&mut self.rng)
                 }
                 self.fs.fail(|faults| *faults = Faults::default());
-                open(&self.fs, self.segment_bytes).unwrap()
+                open(&self.fs, self.segment_bytes, &mut self.rng).unwrap()
             }
         };
         self.reader = self.writer.view().reader(self.cursor);
@@ -181,7 +191,7 @@ impl Run {
         self.fs.fail(|faults| *faults = Faults::default());
         self.die();
         self.fs.kill();
-        self.writer = open(&self.fs, self.segment_bytes).unwrap();
+        self.writer = open(&self.fs, self.segment_bytes, &mut self.rng).unwrap();
         self.append();
         self.commit();
         assert_eq!(self.committed.last(), Some(&self.appended), "seed {seed}: it carries on by itself");
@@ -203,8 +213,9 @@ impl Run {
         assert!(numbers.is_sorted_by(|one, next| one < next), "seed {seed}: each is there once: {numbers:?}");
 
         let end = self.writer.view().end();
-        self.writer.remove_before(end).unwrap();
-        assert!(self.writer.view().segments().len() <= 1);
+        self.writer.remove_all().unwrap();
+        assert_eq!(self.writer.view().bytes(), FIRST_OFFSET);
+        assert!(self.writer.view().end() > end, "seed {seed}: numbers are not used again");
         let files = self.fs.files();
         assert!(files.iter().all(|(path, _)| path.starts_with(Path::new(DIR))));
         assert_eq!(files.len(), self.writer.view().segments().len(), "seed {seed}: nothing is left behind");

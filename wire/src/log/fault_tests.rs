@@ -108,7 +108,7 @@ impl ReadFile for FaultFile<dyn ReadFile> {
 
 fn open(dir: &Path, segment_bytes: u64) -> (Writer, Opened, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
-    let options = LogOptions { dir: dir.to_owned(), segment_bytes };
+    let options = LogOptions { dir: dir.to_owned(), segment_bytes, compress: false };
     let (writer, opened) = Writer::open_on(Arc::new(FaultFs(faults.clone())), options).unwrap();
     (writer, opened, faults)
 }
@@ -275,7 +275,7 @@ fn a_page_that_stays_unreadable_is_skipped_and_one_that_comes_back_is_not() {
 
     *faults.unreadable.lock().unwrap() = 16384..u64::MAX;
     drop(writer);
-    let options = LogOptions { dir: dir.path().to_owned(), segment_bytes: 1 };
+    let options = LogOptions { dir: dir.path().to_owned(), segment_bytes: 1, compress: false };
     let (mut writer, opened) = Writer::open_on(Arc::new(FaultFs(faults.clone())), options).unwrap();
     assert_eq!(opened.cut_bytes, 0, "what cannot be read is not cut");
     *faults.unreadable.lock().unwrap() = 0..0;

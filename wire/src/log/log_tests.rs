@@ -8,7 +8,7 @@ use super::*;
 
 /// Opens a log whose segments are `segment_bytes` long.
 pub(super) fn open(dir: &Path, segment_bytes: u64) -> (Writer, Opened) {
-    Writer::open(LogOptions { dir: dir.to_owned(), segment_bytes }).unwrap()
+    Writer::open(LogOptions { dir: dir.to_owned(), segment_bytes, compress: false }).unwrap()
 }
 
 /// All payloads from `from` to the end.
@@ -30,9 +30,20 @@ fn read_all(view: &View) -> Vec<Vec<u8>> {
 }
 
 fn commit(writer: &mut Writer, payloads: &[&[u8]]) -> Vec<Position> {
-    let positions = payloads.iter().map(|payload| writer.append(payload).unwrap()).collect();
+    payloads.iter().for_each(|payload| writer.append(payload).unwrap());
+    commit_and_locate(writer).into_iter().map(|(at, _)| at).collect()
+}
+
+/// Commits, and tells where the records of this commit are.
+pub(super) fn commit_and_locate(writer: &mut Writer) -> Vec<(Position, Vec<u8>)> {
+    let from = writer.view().end();
     writer.commit().unwrap();
-    positions
+    let mut reader = writer.view().reader(from);
+    let mut located = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        located.push((entry.at, entry.payload.to_vec()));
+    }
+    located
 }
 
 fn segment_path(dir: &Path, number: u64) -> std::path::PathBuf {
@@ -46,7 +57,8 @@ fn a_reader_sees_what_is_committed_and_nothing_else() {
     assert_eq!(opened, Opened::default());
     let mut reader = writer.view().reader(Position::default());
     assert_eq!(reader.next_entry().unwrap(), None, "an empty log");
-    let first = writer.append(b"one").unwrap();
+    let first = Position { segment: 1, offset: FIRST_OFFSET };
+    writer.append(b"one").unwrap();
     writer.append(b"").unwrap();
     assert_eq!(reader.next_entry().unwrap(), None, "not committed");
     let end = writer.commit().unwrap();
@@ -212,14 +224,15 @@ fn a_segment_that_was_cut_by_somebody_costs_what_is_missing() {
 fn a_newer_format_is_refused_by_name_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let mut bytes = Vec::new();
-    format::put_segment_header(&mut bytes, 1, 1);
-    bytes[9] = 2;
+    format::put_segment_header(&mut bytes, 1, 1, true);
+    bytes[9] = 3;
     bytes.truncate(24);
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
     bytes.extend_from_slice(b"whatever it is");
     fs::write(segment_path(dir.path(), 1), &bytes).unwrap();
-    let error = Writer::open(LogOptions { dir: dir.path().to_owned(), segment_bytes: 1 }).unwrap_err();
-    assert!(matches!(error, LogError::Newer { version: 2, .. }), "{error}");
+    let error = Writer::open(LogOptions { dir: dir.path().to_owned(), segment_bytes: 1, compress: false })
+        .unwrap_err();
+    assert!(matches!(error, LogError::Newer { version: 3, .. }), "{error}");
     assert!(!error.can_try_again());
     assert_eq!(fs::read(segment_path(dir.path(), 1)).unwrap(), bytes);
 }

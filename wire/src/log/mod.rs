@@ -18,13 +18,18 @@
 //! - **Only files of this process are appended to.** Opening a log makes what it finds durable, cuts the torn tail of
 //!   the newest segment, and the next append begins a new segment. So a place that was read from the page cache and
 //!   lost with the power is never filled with another record.
+//! - **Compressed or not, records are read one by one.** With [`LogOptions::compress`] those of one commit are packed
+//!   into blocks; a place is then that of a block, and a damaged block costs all of its records. Both kinds of segments
+//!   can lie in one log.
 //! - **Places grow.** Numbers of segments are never used twice: the newest file stays until a newer one is on disk.
 //! - **Damage costs what is damaged.** A reader that meets bytes which are no record looks for the next record behind
 //!   them, and counts what it skipped ([`Damage`]). A segment without a readable header is skipped as a whole.
 //!
 //! Two writers on one directory destroy each other's work; whoever owns the directory locks it.
 
+mod block;
 mod catalog;
+mod compress;
 mod format;
 mod fs;
 #[cfg(any(test, feature = "model"))]
@@ -47,7 +52,10 @@ pub use writer::{LogOptions, Opened, Removed, Writer};
 
 /// Bytes of one record's payload: what came in one frame, and who sent it. Checked before anything is allocated.
 pub const MAX_RECORD_BYTES: usize = 2 * MAX_FRAME_BYTES;
-/// Bytes that may be appended without a commit: what a log holds in memory at most.
+/// Plain bytes of the records that are compressed together, unless one alone is larger.
+pub const MAX_BLOCK_BYTES: usize = 256 << 10;
+/// Bytes that may be appended without a commit, as they lie on disk: what a writer holds in memory at most, but for one
+/// block and the compressor where it compresses (some 2 MiB).
 pub const MAX_UNCOMMITTED_BYTES: usize = 32 << 20;
 
 /// A place in a log: just before a record, or at its end. Later places are greater.
@@ -112,6 +120,13 @@ pub enum LogError {
         /// The version of its format.
         version: u16,
     },
+    /// The segment is compressed, and this build of Vitals cannot read that (its feature `compress` is off). The log was
+    /// not opened and nothing was changed.
+    #[error("{} is compressed, which this build of Vitals cannot read", path.display())]
+    Compressed {
+        /// The segment.
+        path: PathBuf,
+    },
     /// A segment could not be made or written: a full or read-only disk, a lost permission, a failing device. Nothing
     /// stays of what was appended since the last commit: append it again when the disk is back.
     #[error("cannot write {}: {source}", path.display())]
@@ -150,7 +165,7 @@ pub enum LogError {
 impl LogError {
     /// Whether the same call can succeed later, without anything but the disk having changed.
     pub fn can_try_again(&self) -> bool {
-        !matches!(self, Self::TooLarge { .. } | Self::Newer { .. })
+        !matches!(self, Self::TooLarge { .. } | Self::Newer { .. } | Self::Compressed { .. })
     }
 }
 

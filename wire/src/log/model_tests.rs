@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::format::{self, FIRST_OFFSET, RECORD_HEADER_BYTES};
-use super::log_tests::{open, read_from};
+use super::log_tests::{commit_and_locate, open, read_from};
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -38,7 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Debug, Default)]
 struct Model {
     committed: Vec<(Position, Vec<u8>)>,
-    uncommitted: Vec<(Position, Vec<u8>)>,
+    uncommitted: Vec<Vec<u8>>,
     appended: u64,
 }
 
@@ -82,13 +82,14 @@ proptest! {
             match step {
                 Step::Append(len) => {
                     let payload = model.payload(len);
-                    let at = writer.append(&payload).unwrap();
-                    model.uncommitted.push((at, payload));
+                    writer.append(&payload).unwrap();
+                    model.uncommitted.push(payload);
                 }
                 Step::Commit => {
-                    let end = writer.commit().unwrap();
-                    model.committed.append(&mut model.uncommitted);
-                    prop_assert_eq!(end, writer.view().end());
+                    let located = commit_and_locate(&mut writer);
+                    let payloads: Vec<_> = located.iter().map(|(_, payload)| payload.clone()).collect();
+                    prop_assert_eq!(payloads, std::mem::take(&mut model.uncommitted));
+                    model.committed.extend(located);
                 }
                 Step::Reopen | Step::Torn(_) => {
                     model.uncommitted.clear();
@@ -152,10 +153,9 @@ proptest! {
         let mut writer = open(dir.path(), u64::MAX).0;
         for len in lens {
             let payload = model.payload(len);
-            let at = writer.append(&payload).unwrap();
-            model.committed.push((at, payload));
+            writer.append(&payload).unwrap();
         }
-        writer.commit().unwrap();
+        model.committed = commit_and_locate(&mut writer);
         drop(writer);
         let path = newest_file(dir.path());
         let mut bytes = fs::read(&path).unwrap();
@@ -185,9 +185,8 @@ proptest! {
         let mut writer = open(dir.path(), segment_bytes).0;
         for len in lens {
             let payload = model.payload(len);
-            let at = writer.append(&payload).unwrap();
-            writer.commit().unwrap();
-            model.committed.push((at, payload));
+            writer.append(&payload).unwrap();
+            model.committed.extend(commit_and_locate(&mut writer));
         }
         let mut bits: Vec<(u64, u64)> = Vec::new();
         for segment in writer.view().segments() {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::format::{self, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Seed, SegmentHeader};
+use super::format::{self, Claim, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, Seed, SegmentHeader};
 use super::fs::{Fs, ReadFile};
 use super::{Damage, View};
 
@@ -97,10 +97,9 @@ impl Scan {
         self.source.is_some() && !self.gave_up
     }
 
-    /// Moves over the next record and gives the length of its payload, or None at the limit. Damaged bytes are skipped
-    /// and added to `damage`. After an error the walk stands where it
-    /// stood.
-    pub(super) fn next(&mut self, damage: &mut Damage) -> io::Result<Option<usize>> {
+    /// Moves over the next record and tells what its payload is, or None at the limit. Damaged bytes are skipped and
+    /// added to `damage`. After an error the walk stands where it stood.
+    pub(super) fn next(&mut self, damage: &mut Damage) -> io::Result<Option<Claim>> {
         while self.offset < self.limit {
             let found = match self.record_here() {
                 Err(error) if is_bad_medium(&error) && self.failures >= PATIENCE => {
@@ -118,11 +117,11 @@ impl Scan {
                 }
                 Ok(found) => found,
             };
-            if let Some(len) = found {
+            if let Some(claim) = found {
                 self.failures = 0;
                 self.leave_damage(damage);
-                self.step((RECORD_HEADER_BYTES + len) as u64);
-                return Ok(Some(len));
+                self.step((RECORD_HEADER_BYTES + claim.len) as u64);
+                return Ok(Some(claim));
             }
             let (_, work) = self.damaged.get_or_insert((self.offset, 0));
             *work += 1;
@@ -169,14 +168,15 @@ impl Scan {
         }
     }
 
-    /// Length of the payload of the record that begins here, if one does.
-    fn record_here(&mut self) -> io::Result<Option<usize>> {
+    /// What the header of the record that begins here says, if one does.
+    fn record_here(&mut self) -> io::Result<Option<Claim>> {
         let Some(seed) = self.source.as_ref().map(|(_, seed)| *seed) else { return Ok(None) };
         if !self.fill(RECORD_HEADER_BYTES)? {
             return Ok(None);
         }
         let Some(header) = self.buffer[self.start..].first_chunk().copied() else { return Ok(None) };
-        let Some(len) = format::payload_len(&header) else { return Ok(None) };
+        let Some(claim) = format::claim(seed, &header) else { return Ok(None) };
+        let len = claim.len;
         if !self.fill(RECORD_HEADER_BYTES + len)? {
             return Ok(None);
         }
@@ -184,7 +184,7 @@ impl Scan {
             *work += len as u64;
         }
         let payload = &self.buffer[self.start + RECORD_HEADER_BYTES..][..len];
-        Ok(format::is_record(seed, &header, payload).then_some(len))
+        Ok(format::is_record(seed, &header, payload).then_some(claim))
     }
 
     /// Reads until the buffer holds `need` bytes from `offset` on; false when the segment has not so many.

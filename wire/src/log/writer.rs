@@ -5,11 +5,12 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::block::Packer;
 use super::catalog::{SegmentInfo, View};
 use super::format::{self, FIRST_OFFSET, RECORD_HEADER_BYTES, Seed, SegmentHeader};
 use super::fs::{AppendFile, Fs, RealFs};
 use super::scan::{self, Scan};
-use super::{Damage, LogError, MAX_RECORD_BYTES, MAX_UNCOMMITTED_BYTES, Position};
+use super::{Damage, LogError, MAX_RECORD_BYTES, MAX_UNCOMMITTED_BYTES, Position, compress};
 
 /// Capacity that the buffer of uncommitted records keeps after a commit.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
@@ -21,6 +22,9 @@ pub struct LogOptions {
     pub dir: PathBuf,
     /// Size at which the next commit begins a new segment. A segment is larger than that by at most one commit.
     pub segment_bytes: u64,
+    /// Whether the records of a commit are compressed together. Needs the feature `compress`. What was written otherwise
+    /// is read all the same.
+    pub compress: bool,
 }
 
 /// What was found when a log was opened.
@@ -52,6 +56,8 @@ pub struct Writer {
     next_number: u64,
     /// What was appended since the last commit, as it will lie in the current segment.
     uncommitted: Vec<u8>,
+    /// What was appended after that and is yet to be compressed; None in a log that is not.
+    packer: Option<Packer>,
     /// Segments and the lengths to which they still have to be cut; 0: to be removed. The disk did not let us.
     uncut: Vec<(u64, u64)>,
 }
@@ -70,7 +76,7 @@ impl Writer {
     /// Opens the log in a directory, or makes one.
     ///
     /// # Errors
-    /// `Open`, `Newer`, and `Remove` or `Sync` when the torn tail could not be cut. The log is as it was.
+    /// `Open`, also where it is to be compressed and this build cannot; `Newer`, `Compressed`, and `Remove` or `Sync` when the torn tail could not be cut. The log is as it was.
     pub fn open(options: LogOptions) -> Result<(Self, Opened), LogError> {
         Self::open_on(Arc::new(RealFs), options)
     }
@@ -80,8 +86,9 @@ impl Writer {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_on(fs: Arc<dyn Fs>, options: LogOptions) -> Result<(Self, Opened), LogError> {
-        let LogOptions { dir, segment_bytes } = options;
+        let LogOptions { dir, segment_bytes, compress } = options;
         let open_error = |source| LogError::Open { path: dir.clone(), source };
+        let packer = compress.then(Packer::new).transpose().map_err(open_error)?;
         fs.create_dir(&dir).map_err(open_error)?;
         let files = fs.list(&dir).map_err(open_error)?;
         let mut segments: Vec<SegmentInfo> = files
@@ -106,7 +113,7 @@ impl Writer {
         // Only to read with: the newest segment's length is not known yet.
         let unchecked = View::new(fs.clone(), dir.clone(), kept.clone());
         for segment in &kept {
-            refuse_newer(&unchecked, segment.number)?;
+            refuse_unreadable(&unchecked, segment.number)?;
         }
         if let Some(newest) = kept.back_mut() {
             let (end, damage) = end_of(&unchecked, *newest)?;
@@ -126,6 +133,7 @@ impl Writer {
             current: None,
             next_number,
             uncommitted: Vec::new(),
+            packer,
             uncut: Vec::new(),
         };
         Ok((writer, opened))
@@ -136,28 +144,35 @@ impl Writer {
         &self.view
     }
 
-    /// Takes a record; [`commit`](Self::commit) brings it to disk. Gives the place that it will have.
+    /// Takes a record; [`commit`](Self::commit) brings it to disk.
     ///
     /// # Errors
     /// `TooLarge` and `Uncommitted`: only this record is not taken. `Write`: the next segment cannot be made; nothing
     /// waited for a commit.
-    pub fn append(&mut self, payload: &[u8]) -> Result<Position, LogError> {
+    pub fn append(&mut self, payload: &[u8]) -> Result<(), LogError> {
         if payload.len() > MAX_RECORD_BYTES {
             return Err(LogError::TooLarge { len: payload.len() });
         }
-        if self.uncommitted.len() + RECORD_HEADER_BYTES + payload.len() > MAX_UNCOMMITTED_BYTES {
+        if self.waiting_bytes() + RECORD_HEADER_BYTES + payload.len() > MAX_UNCOMMITTED_BYTES {
             return Err(LogError::Uncommitted);
         }
-        let full = |current: &Current| current.committed >= self.segment_bytes && self.uncommitted.is_empty();
+        let (segment_bytes, is_idle) = (self.segment_bytes, self.waiting_bytes() == 0);
+        let full = |current: &Current| current.committed >= segment_bytes && is_idle;
         let current = match self.current.take_if(|current| !full(current)) {
             Some(current) => current,
             None => self.new_segment()?,
         };
-        let offset = current.committed + self.uncommitted.len() as u64;
-        format::put_record(&mut self.uncommitted, current.seed, payload);
-        let position = Position { segment: current.number, offset };
+        match &mut self.packer {
+            Some(packer) => packer.push(payload, current.seed, &mut self.uncommitted),
+            None => format::put_record(&mut self.uncommitted, current.seed, payload),
+        }
         self.current = Some(current);
-        Ok(position)
+        Ok(())
+    }
+
+    /// Bytes that wait for a commit, as they will lie on disk or somewhat more.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.uncommitted.len() + self.packer.as_ref().map_or(0, Packer::bytes)
     }
 
     /// Brings what was appended to disk, and lets readers see it. Gives the end of the log.
@@ -165,12 +180,15 @@ impl Writer {
     /// # Errors
     /// `Write` and `Sync`: nothing stays of what was appended since the last commit.
     pub fn commit(&mut self) -> Result<Position, LogError> {
-        if self.uncommitted.is_empty() {
+        if self.waiting_bytes() == 0 {
             return Ok(self.view.end());
         }
         self.cut_leftovers();
         // Taken out: a failure must not leave it for the next commit.
         let Some(mut current) = self.current.take() else { return Ok(self.view.end()) };
+        if let Some(packer) = &mut self.packer {
+            packer.flush(current.seed, &mut self.uncommitted);
+        }
         let outcome = self.write_and_sync(&mut current);
         let written = self.uncommitted.len() as u64;
         self.uncommitted.clear();
@@ -208,15 +226,51 @@ impl Writer {
     pub fn remove_before(&mut self, position: Position) -> Result<Removed, LogError> {
         let mut removed = self.remove_passed(position)?;
         let full = self.view.newest().is_some_and(|newest| newest.bytes >= self.segment_bytes);
-        if full && position >= self.view.end() && self.uncommitted.is_empty() {
-            let current = self.new_segment()?;
-            self.current = Some(current);
-            let end = self.commit()?;
+        if full && position >= self.view.end() && self.waiting_bytes() == 0 {
+            let end = self.end_newest()?;
             let more = self.remove_passed(end)?;
             removed.segments += more.segments;
             removed.bytes += more.bytes;
         }
         Ok(removed)
+    }
+
+    /// Removes all that is committed: an empty segment, of some bytes, takes the place of the newest. While records wait
+    /// for a commit the newest stays.
+    ///
+    /// # Errors
+    /// As [`remove_before`](Self::remove_before); first the empty segment is made, and if that fails nothing is gone.
+    pub fn remove_all(&mut self) -> Result<Removed, LogError> {
+        if self.waiting_bytes() == 0 && self.view.newest().is_some_and(|newest| newest.bytes > FIRST_OFFSET) {
+            self.end_newest()?;
+        }
+        self.remove_passed(self.view.end())
+    }
+
+    /// Removes the oldest segment whatever it holds, and tells which it was; for logs that must not grow. To know what
+    /// was in it read it before: its records are those at [`View::first`] and after, up to the next number. None when
+    /// there is nothing to remove: no record is committed, or all are in the newest and others wait for a commit.
+    ///
+    /// # Errors
+    /// As [`remove_before`](Self::remove_before); the segment is still there.
+    pub fn remove_oldest(&mut self) -> Result<Option<SegmentInfo>, LogError> {
+        let segments = self.view.segments();
+        let Some(oldest) = segments.first().copied() else { return Ok(None) };
+        if segments.len() == 1 {
+            if oldest.bytes <= FIRST_OFFSET || self.waiting_bytes() > 0 {
+                return Ok(None);
+            }
+            self.end_newest()?;
+        }
+        self.remove_passed(oldest.end())?;
+        Ok(Some(oldest))
+    }
+
+    /// Puts an empty segment behind the newest, and gives the end of the log. Nothing waits for a commit.
+    fn end_newest(&mut self) -> Result<Position, LogError> {
+        let current = self.new_segment()?;
+        self.current = Some(current);
+        self.commit()
     }
 
     fn remove_passed(&mut self, position: Position) -> Result<Removed, LogError> {
@@ -244,7 +298,8 @@ impl Writer {
         self.next_number = number.saturating_add(1);
         let file = self.view.fs().create(&path).map_err(|source| LogError::Write { path, source })?;
         self.uncommitted.clear();
-        let seed = format::put_segment_header(&mut self.uncommitted, number, format::salt());
+        let seed =
+            format::put_segment_header(&mut self.uncommitted, number, format::salt(), self.packer.is_some());
         Ok(Current { file, number, seed, committed: 0 })
     }
 
@@ -283,11 +338,14 @@ enum Failed {
     Sync(io::Error),
 }
 
-fn refuse_newer(view: &View, number: u64) -> Result<(), LogError> {
+fn refuse_unreadable(view: &View, number: u64) -> Result<(), LogError> {
     let path = view.path(number);
     let header = view.fs().open(&path).and_then(|mut file| scan::read_header(&mut *file, number));
     match header {
         Ok(SegmentHeader::Newer(version)) => Err(LogError::Newer { path, version }),
+        Ok(SegmentHeader::Good(seed)) if seed.has_blocks && !compress::IS_AVAILABLE => {
+            Err(LogError::Compressed { path })
+        }
         Ok(SegmentHeader::Good(_) | SegmentHeader::Damaged) => Ok(()),
         Err(error) if scan::is_bad_medium(&error) => Ok(()),
         Err(source) => Err(LogError::Open { path, source }),

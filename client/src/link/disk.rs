@@ -1,0 +1,644 @@
+//! What of a link's samples waits outside of memory, decided without I/O.
+//!
+//! Says which [`Job`] is to be done next and takes in how it ended; one job at a time. Samples come here from the queue
+//! in the order in which they were taken, and are read again in that order. A sample that is kept is in one of these
+//! places:
+//!
+//! ```text
+//! settled: pass | fetched: idle, under way, settled | unread (of these: away = under way, early = settled)
+//!               ^ cursor                            ^ read_from
+//! ```
+//!
+//! What is settled before the oldest that is not is passed, durably, now and then: reading it again after a kill does no
+//! harm.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use vitals_wire::log::Position;
+
+use super::event::{Event, Loss, News};
+use crate::queue::{Entry, Queue, content_hash};
+use crate::spool::job::{Drops, Gone, Job, Kept, Opened, Outcome, Record, Standing};
+
+/// What failed is tried again after this, then after twice that, and so on.
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+/// At the latest after this.
+const RETRY_LAST: Duration = Duration::from_secs(60);
+/// How often what is settled is passed, while there is more.
+const PASS_EVERY: Duration = Duration::from_secs(10);
+/// Samples of one `Put`.
+pub const MAX_PUT_SAMPLES: usize = 64;
+/// Bytes of one `Put`, but one sample goes however large it is.
+pub const MAX_PUT_BYTES: usize = 256 << 10;
+/// Bytes that are fetched and not settled, at which no more are fetched.
+pub const MAX_FETCHED_BYTES: usize = 256 << 10;
+/// Samples that are settled before they are read again, at most: later ones are sent again.
+const MAX_EARLY: usize = 1024;
+
+/// Where a fetched sample stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    Idle,
+    /// In this batch of the present connection.
+    UnderWay(u64),
+    Settled,
+}
+
+#[derive(Debug)]
+struct Fetched {
+    time_ms: i64,
+    record: Record,
+    after: Position,
+    /// What is counted once it is passed: damage just before it, and why it was dropped if it was.
+    drops: Drops,
+    stand: Stand,
+}
+
+/// A sample that was sent from memory and kept since.
+#[derive(Debug)]
+struct Away {
+    batch: u64,
+    time_ms: i64,
+    hash: u64,
+    age_from: Instant,
+}
+
+/// When a kind of job may be tried.
+#[derive(Debug, Default)]
+struct Retry {
+    failures: u32,
+    at: Option<Instant>,
+}
+
+impl Retry {
+    fn may(&self, now: Instant) -> bool {
+        self.at.is_none_or(|at| at <= now)
+    }
+
+    fn failed(&mut self, now: Instant) {
+        let wait = RETRY_FIRST.saturating_mul(1 << self.failures.min(10)).min(RETRY_LAST);
+        self.failures += 1;
+        self.at = Some(now + wait);
+    }
+
+    fn worked(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// There is none, or none that can be used.
+    Off,
+    /// To be opened.
+    Closed,
+    Open,
+}
+
+/// The kinds of jobs, each with a patience of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Open,
+    Write,
+    Read,
+    Pass,
+}
+
+/// What a sample that is kept is sent with.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// Its time.
+    pub time_ms: i64,
+    /// The sample, encoded.
+    pub encoded: &'a [u8],
+}
+
+/// What is wanted of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it.
+    Send,
+    /// Not now, and none after it.
+    Stop,
+    /// Never.
+    Drop(Loss),
+}
+
+/// What is wanted now.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// What was taken longer ago than this is to be kept; zero for all.
+    pub keep_after: Duration,
+    /// So many samples should be at hand, of so many bytes, while there is somebody to send them to.
+    pub at_hand: Option<(usize, usize)>,
+    /// The end is near: what can be passed is passed at once.
+    pub is_closing: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Disk {
+    mode: Mode,
+    busy: Option<Kind>,
+    retries: [Retry; 4],
+    is_troubled: bool,
+    /// Nothing can be put.
+    takes_none: bool,
+    /// Times of the samples of the `Put` under way.
+    putting: Vec<i64>,
+    fetched: VecDeque<Fetched>,
+    fetched_bytes: usize,
+    read_from: Position,
+    /// Samples behind `read_from`.
+    unread: u64,
+    away: Vec<Away>,
+    early: BTreeSet<i64>,
+    pass: Option<Position>,
+    /// What was dropped before `pass`.
+    drops: Drops,
+    /// The `Pass` under way.
+    passing: Option<(Position, Drops)>,
+    passed_at: Instant,
+    wants_room: bool,
+    bytes: u64,
+    max_bytes: u64,
+    first_ms: Option<i64>,
+}
+
+impl Disk {
+    /// One that keeps nothing, and asks for nothing.
+    pub fn off(now: Instant) -> Self {
+        Self {
+            mode: Mode::Off,
+            busy: None,
+            retries: Default::default(),
+            is_troubled: false,
+            takes_none: false,
+            putting: Vec::new(),
+            fetched: VecDeque::new(),
+            fetched_bytes: 0,
+            read_from: Position::default(),
+            unread: 0,
+            away: Vec::new(),
+            early: BTreeSet::new(),
+            pass: None,
+            drops: Drops::default(),
+            passing: None,
+            passed_at: now,
+            wants_room: false,
+            bytes: 0,
+            max_bytes: 0,
+            first_ms: None,
+        }
+    }
+
+    /// One that is to be opened first.
+    pub fn closed(now: Instant) -> Self {
+        Self { mode: Mode::Closed, ..Self::off(now) }
+    }
+
+    /// Samples that are kept and not settled.
+    pub fn samples(&self) -> u64 {
+        let fetched = self.fetched.iter().filter(|fetched| fetched.stand != Stand::Settled).count();
+        self.unread.saturating_sub(self.early.len() as u64) + fetched as u64
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes that may be on disk; 0 where that is not known, or there is no end to it.
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// Time of the oldest that is kept and not settled, as far as that is known.
+    pub fn oldest_ms(&self) -> Option<i64> {
+        let fetched = self.fetched.iter().find(|fetched| fetched.stand != Stand::Settled);
+        fetched.map(|fetched| fetched.time_ms).or(self.first_ms.filter(|_| self.samples() > 0))
+    }
+
+    /// Whether all is settled and passed, and nothing is being done.
+    pub fn is_at_rest(&self) -> bool {
+        match self.mode {
+            Mode::Off => true,
+            Mode::Closed => self.retry(Kind::Open).failures > 0,
+            Mode::Open => {
+                self.busy.is_none()
+                    && self.samples() == 0
+                    && (self.pass.is_none() || self.retry(Kind::Pass).failures > 0)
+            }
+        }
+    }
+
+    /// Whether something is being written, or is to be and may be tried now.
+    pub fn is_writing(&self, now: Instant, queue: &Queue) -> bool {
+        let may_write = match self.mode {
+            Mode::Off => false,
+            Mode::Closed => self.retry(Kind::Open).may(now),
+            Mode::Open => !self.takes_none && self.retry(Kind::Write).may(now),
+        };
+        may_write && !queue.is_empty() || self.busy == Some(Kind::Write)
+    }
+
+    /// Whether samples are kept that could be had and are not at hand, so that newer ones should wait.
+    pub fn has_more(&self) -> bool {
+        self.mode == Mode::Open
+            && self.unread > self.early.len() as u64 + self.away.len() as u64
+            && self.retry(Kind::Read).failures == 0
+    }
+
+    /// Whether one is at hand that could go.
+    pub fn has_idle(&self) -> bool {
+        !self.wants_room && self.fetched.iter().any(|fetched| fetched.stand == Stand::Idle)
+    }
+
+    /// What failed may be tried at once.
+    pub fn hurry(&mut self) {
+        self.retries.iter_mut().for_each(|retry| retry.at = None);
+    }
+
+    /// The next job, if there is one to do now.
+    pub fn job(&mut self, now: Instant, queue: &mut Queue, wish: Wish) -> Option<Job> {
+        if self.busy.is_some() {
+            return None;
+        }
+        let (kind, job) = match self.mode {
+            Mode::Off => return None,
+            Mode::Closed if self.retry(Kind::Open).may(now) => (Kind::Open, Job::Open),
+            Mode::Closed => return None,
+            Mode::Open => self
+                .write_job(now, queue, wish)
+                .map(|job| (Kind::Write, job))
+                .or_else(|| self.read_job(now, wish).map(|job| (Kind::Read, job)))
+                .or_else(|| self.pass_job(now, wish).map(|job| (Kind::Pass, job)))?,
+        };
+        self.busy = Some(kind);
+        Some(job)
+    }
+
+    /// When there will be a job, if nothing happens until then.
+    pub fn wakes_at(&self, queue: &Queue, wish: Wish) -> Option<Instant> {
+        if self.busy.is_some() {
+            return None;
+        }
+        match self.mode {
+            Mode::Off => None,
+            Mode::Closed => self.retry(Kind::Open).at,
+            Mode::Open => {
+                let due = queue.oldest_taken().filter(|_| !self.takes_none).map(|taken| taken + wish.keep_after);
+                let write = due.map(|due| self.retry(Kind::Write).at.map_or(due, |at| at.max(due)));
+                let read = self.retry(Kind::Read).at.filter(|_| self.wants_read(wish).is_some());
+                let pass = self.pass_at(wish).map(|due| self.retry(Kind::Pass).at.map_or(due, |at| at.max(due)));
+                [write, read, pass].into_iter().flatten().min()
+            }
+        }
+    }
+
+    fn write_job(&mut self, now: Instant, queue: &mut Queue, wish: Wish) -> Option<Job> {
+        if self.takes_none || !self.retry(Kind::Write).may(now) {
+            return None;
+        }
+        if self.wants_room {
+            let settled = self.fetched.iter().filter(|fetched| fetched.stand == Stand::Settled);
+            let settled = settled.map(|fetched| fetched.time_ms).chain(self.early.iter().copied()).collect();
+            let under_way = self.fetched.iter().filter(|fetched| matches!(fetched.stand, Stand::UnderWay(_)));
+            let under_way = under_way.map(|fetched| fetched.time_ms);
+            let under_way = under_way.chain(self.away.iter().map(|away| away.time_ms)).collect();
+            return Some(Job::MakeRoom { settled, under_way });
+        }
+        let samples = queue.put_away(MAX_PUT_SAMPLES, MAX_PUT_BYTES, |entry| entry.taken + wish.keep_after <= now);
+        if samples.is_empty() {
+            return None;
+        }
+        self.putting = samples.iter().map(|(time_ms, _)| *time_ms).collect();
+        Some(Job::Put { samples: samples.into_iter().map(|(_, record)| record).collect() })
+    }
+
+    /// How much should be read, if anything.
+    fn wants_read(&self, wish: Wish) -> Option<(usize, usize)> {
+        let (samples, bytes) = wish.at_hand?;
+        let idle = self.fetched.iter().filter(|fetched| fetched.stand == Stand::Idle).count();
+        let wanted = self.unread > 0
+            && !self.wants_room
+            && idle < samples.div_ceil(2)
+            && self.fetched_bytes < MAX_FETCHED_BYTES;
+        wanted.then_some((samples, bytes.min(MAX_FETCHED_BYTES)))
+    }
+
+    fn read_job(&mut self, now: Instant, wish: Wish) -> Option<Job> {
+        let (samples, bytes) = self.wants_read(wish).filter(|_| self.retry(Kind::Read).may(now))?;
+        Some(Job::Read { from: self.read_from, samples, bytes })
+    }
+
+    /// When what is settled is to be passed.
+    fn pass_at(&self, wish: Wish) -> Option<Instant> {
+        self.pass?;
+        let is_home = self.samples() == 0;
+        Some(if is_home || wish.is_closing && self.fetched.is_empty() { self.passed_at } else { self.passed_at + PASS_EVERY })
+    }
+
+    fn pass_job(&mut self, now: Instant, wish: Wish) -> Option<Job> {
+        let is_due = self.pass_at(wish).is_some_and(|at| at <= now) && self.retry(Kind::Pass).may(now);
+        let to = self.pass.filter(|_| is_due)?;
+        self.pass = None;
+        let drops = std::mem::take(&mut self.drops);
+        self.passing = Some((to, drops));
+        Some(Job::Pass { to, drops })
+    }
+
+    /// The job ended. Gives the samples of the queue that are now kept.
+    pub fn performed(&mut self, now: Instant, outcome: Outcome, queue: &mut Queue, events: &mut Vec<Event>) -> Vec<Entry> {
+        let Some(kind) = self.busy.take() else { return Vec::new() };
+        let putting = std::mem::take(&mut self.putting);
+        let mut kept = Vec::new();
+        match outcome {
+            Outcome::Opened(opened) => self.opened(now, opened, events),
+            Outcome::Put { samples, standing } => {
+                self.stands(standing);
+                kept = self.put(&putting, samples, queue);
+            }
+            Outcome::Full => self.wants_room = true,
+            Outcome::Read { samples, after, is_end, damaged } => self.read(samples, after, is_end, damaged, events),
+            Outcome::Passed(standing) => {
+                (self.passing, self.passed_at) = (None, now);
+                self.stands(standing);
+            }
+            Outcome::Room { gone, first_ms, standing } if !gone.is_empty() || standing.bytes < self.bytes => {
+                self.room(&gone, standing, events);
+                self.first_ms = first_ms;
+                self.wants_room = false;
+            }
+            Outcome::Room { .. } => {
+                let why = "a full spool cannot be made smaller".to_owned();
+                self.failed(now, kind, why, false, events);
+                queue.not_put_away();
+                return kept;
+            }
+            Outcome::Held => {
+                // What is under way is settled or given up within half a minute.
+                self.retry_mut(kind).at = Some(now + Duration::from_secs(1));
+                return kept;
+            }
+            Outcome::Failed { why, is_final } => {
+                queue.not_put_away();
+                self.failed(now, kind, why, is_final, events);
+                return kept;
+            }
+        }
+        queue.not_put_away();
+        self.retry_mut(kind).worked();
+        if self.is_troubled && self.retries.iter().all(|retry| retry.failures == 0) {
+            self.is_troubled = false;
+            events.push(Event::Spool(News::Recovered));
+        }
+        kept
+    }
+
+    fn failed(&mut self, now: Instant, kind: Kind, why: String, is_final: bool, events: &mut Vec<Event>) {
+        if is_final {
+            *self = Self::off(now);
+            events.push(Event::Spool(News::Off { why }));
+            return;
+        }
+        if let Some((to, drops)) = self.passing.take() {
+            self.pass = self.pass.max(Some(to));
+            self.drops.add(drops);
+        }
+        self.retry_mut(kind).failed(now);
+        if !std::mem::replace(&mut self.is_troubled, true) {
+            events.push(Event::Spool(News::Trouble { why }));
+        }
+    }
+
+    fn opened(&mut self, now: Instant, opened: Opened, events: &mut Vec<Event>) {
+        self.mode = Mode::Open;
+        self.takes_none = opened.max_bytes.is_none();
+        self.max_bytes = opened.max_bytes.unwrap_or_default();
+        self.unread = opened.samples;
+        self.first_ms = opened.first_ms;
+        self.passed_at = now;
+        self.stands(opened.standing);
+        events.push(Event::Spool(News::Opened {
+            samples: opened.samples,
+            bytes: opened.standing.bytes,
+            drops: opened.drops,
+        }));
+        if opened.lost_header {
+            events.push(Event::Spool(News::Damaged { stretches: 1 }));
+        }
+    }
+
+    fn stands(&mut self, standing: Standing) {
+        self.bytes = standing.bytes;
+        if self.fetched.is_empty() && self.pass.is_none() {
+            self.read_from = standing.cursor.max(self.read_from);
+        }
+    }
+
+    fn put(&mut self, putting: &[i64], samples: usize, queue: &mut Queue) -> Vec<Entry> {
+        let putting = &putting[..samples.min(putting.len())];
+        let mut entries = queue.take_put_away(putting).into_iter().peekable();
+        let mut kept = Vec::new();
+        if self.samples() == 0 {
+            self.first_ms = putting.first().copied();
+        }
+        for &time_ms in putting {
+            self.unread += 1;
+            match entries.next_if(|entry| entry.time_ms == time_ms) {
+                Some(entry) => {
+                    if entry.is_under_way() {
+                        let (batch, hash) = (entry.batch(), entry.hash());
+                        self.away.push(Away { batch, time_ms, hash, age_from: entry.taken });
+                    }
+                    kept.push(entry);
+                }
+                // Settled or dropped while it was being written.
+                None => {
+                    self.early.insert(time_ms);
+                }
+            }
+        }
+        kept
+    }
+
+    fn read(&mut self, samples: Vec<Kept>, after: Position, is_end: bool, damaged: u64, events: &mut Vec<Event>) {
+        let stretches = samples.iter().map(|kept| kept.damaged).sum::<u64>() + damaged;
+        if stretches > 0 {
+            events.push(Event::Spool(News::Damaged { stretches }));
+        }
+        self.unread = self.unread.saturating_sub(samples.len() as u64);
+        self.read_from = after;
+        for Kept { time_ms, record, after, damaged } in samples {
+            let away = self.away.iter().position(|away| away.time_ms == time_ms);
+            let stand = match away.map(|at| self.away.swap_remove(at)) {
+                Some(away) => Stand::UnderWay(away.batch),
+                None if self.early.remove(&time_ms) => Stand::Settled,
+                None => Stand::Idle,
+            };
+            self.fetched_bytes += record.encoded.len();
+            let drops = Drops { damaged, ..Drops::default() };
+            self.fetched.push_back(Fetched { time_ms, record, after, drops, stand });
+        }
+        if is_end {
+            // Exact again, whatever was damaged meanwhile.
+            self.unread = 0;
+            self.early.clear();
+            if damaged > 0 {
+                self.drops.damaged += damaged;
+            }
+        }
+        self.advance();
+        if is_end && self.fetched.is_empty() {
+            self.pass = Some(after);
+        }
+    }
+
+    fn room(&mut self, gone: &[Gone], standing: Standing, events: &mut Vec<Event>) {
+        for gone in gone {
+            if !gone.was_settled {
+                let (time_ms, hash) = (gone.time_ms, gone.hash);
+                events.push(Event::Dropped { time_ms, hash, loss: Loss::SpoolFull });
+            }
+        }
+        let mut left = gone.len() as u64;
+        while self.fetched.front().is_some_and(|first| first.after <= standing.cursor) {
+            if let Some(first) = self.fetched.pop_front() {
+                self.fetched_bytes -= first.record.encoded.len();
+                left = left.saturating_sub(1);
+            }
+        }
+        self.unread = self.unread.saturating_sub(left);
+        gone.iter().for_each(|gone| {
+            self.early.remove(&gone.time_ms);
+        });
+        // What of it was settled or dropped by itself and not passed is passed now.
+        self.pass = self.pass.filter(|pass| *pass > standing.cursor);
+        self.bytes = standing.bytes;
+        self.read_from = self.read_from.max(standing.cursor);
+    }
+
+    /// Those that are at hand and not under way, oldest first, as `judge` wants; gives when each was first sent.
+    pub fn send(
+        &mut self,
+        batch: u64,
+        events: &mut Vec<Event>,
+        mut judge: impl FnMut(&Outgoing<'_>) -> Verdict,
+    ) -> Vec<i64> {
+        let mut first = Vec::new();
+        if self.wants_room {
+            return first;
+        }
+        for fetched in self.fetched.iter_mut().filter(|fetched| fetched.stand == Stand::Idle) {
+            let outgoing = Outgoing { time_ms: fetched.time_ms, encoded: &fetched.record.encoded };
+            match judge(&outgoing) {
+                Verdict::Stop => break,
+                Verdict::Send => {
+                    fetched.stand = Stand::UnderWay(batch);
+                    if !std::mem::replace(&mut fetched.record.was_sent, true) {
+                        first.push(fetched.time_ms);
+                    }
+                }
+                Verdict::Drop(loss) => {
+                    fetched.stand = Stand::Settled;
+                    match loss {
+                        Loss::TooLarge => fetched.drops.too_large += 1,
+                        _ => fetched.drops.too_old += 1,
+                    }
+                    let hash = content_hash(&fetched.record.encoded);
+                    events.push(Event::Dropped { time_ms: fetched.time_ms, hash, loss });
+                }
+            }
+        }
+        self.advance();
+        first
+    }
+
+    /// Whether a sample that is kept is neither under way nor settled.
+    pub fn is_idle(&self, time_ms: i64) -> bool {
+        let fetched = self.fetched.iter().find(|fetched| fetched.time_ms == time_ms);
+        match fetched {
+            Some(fetched) => fetched.stand == Stand::Idle,
+            None => {
+                !self.early.contains(&time_ms) && self.away.iter().all(|away| away.time_ms != time_ms)
+            }
+        }
+    }
+
+    /// A sample that is kept went out from memory, as live.
+    pub fn send_live(&mut self, batch: u64, entry: &Entry) {
+        match self.fetched.iter_mut().find(|fetched| fetched.time_ms == entry.time_ms) {
+            Some(fetched) => (fetched.stand, fetched.record.was_sent) = (Stand::UnderWay(batch), true),
+            None => self.away.push(Away {
+                batch,
+                time_ms: entry.time_ms,
+                hash: entry.hash(),
+                age_from: entry.taken,
+            }),
+        }
+    }
+
+    /// These batches are settled: hands over time and hash of each of their samples, and when it was taken where that
+    /// is known.
+    pub fn settle(&mut self, batches: &[u64], mut settled: impl FnMut(i64, u64, Option<Instant>)) {
+        for fetched in &mut self.fetched {
+            if matches!(fetched.stand, Stand::UnderWay(batch) if batches.contains(&batch)) {
+                fetched.stand = Stand::Settled;
+                settled(fetched.time_ms, content_hash(&fetched.record.encoded), None);
+            }
+        }
+        let early = &mut self.early;
+        self.away.retain(|away| {
+            let is_settled = batches.contains(&away.batch) && early.len() < MAX_EARLY;
+            if is_settled {
+                early.insert(away.time_ms);
+                settled(away.time_ms, away.hash, Some(away.age_from));
+            }
+            !is_settled
+        });
+        self.advance();
+    }
+
+    /// The connection is gone: nothing is under way any more.
+    pub fn release(&mut self) {
+        self.away.clear();
+        let write = self.retry_mut(Kind::Write);
+        if write.failures == 0 {
+            // It waited for what was under way.
+            write.at = None;
+        }
+        for fetched in &mut self.fetched {
+            if fetched.stand != Stand::Settled {
+                fetched.stand = Stand::Idle;
+            }
+        }
+    }
+
+    /// Notes what may be passed.
+    fn advance(&mut self) {
+        while self.fetched.front().is_some_and(|first| first.stand == Stand::Settled) {
+            if let Some(first) = self.fetched.pop_front() {
+                self.fetched_bytes -= first.record.encoded.len();
+                self.drops.add(first.drops);
+                self.pass = Some(first.after);
+            }
+        }
+        if self.fetched.is_empty() && self.fetched.capacity() > 0 {
+            self.fetched = VecDeque::new();
+        }
+    }
+
+    fn retry(&self, kind: Kind) -> &Retry {
+        &self.retries[kind as usize]
+    }
+
+    fn retry_mut(&mut self, kind: Kind) -> &mut Retry {
+        &mut self.retries[kind as usize]
+    }
+}
+
+#[cfg(test)]
+#[path = "disk_tests.rs"]
+mod tests;
