@@ -124,7 +124,8 @@ impl Queue {
             && (self.entries.len() > self.caps.entries || self.bytes > self.caps.bytes)
         {
             let older = self.entries.len() - 1;
-            let older = || self.entries.iter().take(older).enumerate().filter(|(_, entry)| !entry.is_put_away);
+            let older =
+                || self.entries.iter().take(older).enumerate().filter(|(_, entry)| !entry.is_put_away);
             let idle = older().find(|(_, entry)| !entry.is_under_way());
             let Some((index, _)) = idle.or_else(|| older().next()) else { break };
             if let Some(entry) = self.remove(index) {

@@ -100,7 +100,11 @@ impl Observer for Reporter {
                 self.health.settled();
                 if !std::mem::replace(&mut self.has_settled, true) {
                     let after_ms = self.health.started().elapsed().as_millis() as u64;
-                    tracing::info!(after_ms, ack_ms = age.map(|age| age.as_millis() as u64), "first sample settled");
+                    tracing::info!(
+                        after_ms,
+                        ack_ms = age.map(|age| age.as_millis() as u64),
+                        "first sample settled"
+                    );
                 }
             }
             Event::Dropped { time_ms, loss, .. } => {
@@ -160,10 +164,17 @@ fn spool(news: &News) {
         ),
         News::Lasts { max_bytes, time } => {
             let hours = time.as_secs() as f64 / 3600.0;
-            tracing::info!(max_bytes, hours = format!("{hours:.1}"), "so long the spool has room without a server");
+            tracing::info!(
+                max_bytes,
+                hours = format!("{hours:.1}"),
+                "so long the spool has room without a server"
+            );
         }
         News::Trouble { why } => {
-            tracing::warn!(reason = why, "the spool cannot be used: samples wait in memory, and it is tried again");
+            tracing::warn!(
+                reason = why,
+                "the spool cannot be used: samples wait in memory, and it is tried again"
+            );
         }
         News::Recovered => tracing::info!("the spool can be used again"),
         News::Damaged { stretches } => {
@@ -238,8 +249,7 @@ mod tests {
             Counters::add(counter, count);
         }
         let text = logged(|| reporter.sum_up(3, 7, &counters));
-        let words =
-            "dropped=4 lost=3 spooled=7 missed_ticks=11 hung_reads=12 hanging_now=13 skipped_reads=14 left_out=15";
+        let words = "dropped=4 lost=3 spooled=7 missed_ticks=11 hung_reads=12 hanging_now=13 skipped_reads=14 left_out=15";
         assert!(text.contains(words), "{text}");
         assert_eq!(text.matches("samples were dropped").count(), 2, "{text}");
         assert_eq!(health.snapshot().dropped, [("queue_full".to_owned(), 3), ("too_large".to_owned(), 1)]);

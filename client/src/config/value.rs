@@ -235,7 +235,9 @@ impl<'de> Deserialize<'de> for Size {
         let text = match Written::deserialize(deserializer) {
             Ok(Written::Bytes(bytes)) => bytes.to_string(),
             Ok(Written::Text(text)) => text,
-            Err(_) => return Err(D::Error::custom("a size is a text such as \"64MiB\", or a number of bytes")),
+            Err(_) => {
+                return Err(D::Error::custom("a size is a text such as \"64MiB\", or a number of bytes"));
+            }
         };
         text.parse().map_err(D::Error::custom)
     }

@@ -150,6 +150,10 @@ pub struct Disk {
     fetched: VecDeque<Fetched>,
     fetched_bytes: usize,
     read_from: Position,
+    /// What is before this place is passed.
+    cursor: Position,
+    /// Damaged stretches behind the last sample that was read.
+    tail_damage: u64,
     /// Samples behind `read_from`.
     unread: u64,
     away: Vec<Away>,
@@ -179,6 +183,8 @@ impl Disk {
             fetched: VecDeque::new(),
             fetched_bytes: 0,
             read_from: Position::default(),
+            cursor: Position::default(),
+            tail_damage: 0,
             unread: 0,
             away: Vec::new(),
             early: BTreeSet::new(),
@@ -288,10 +294,12 @@ impl Disk {
             Mode::Off => None,
             Mode::Closed => self.retry(Kind::Open).at,
             Mode::Open => {
-                let due = queue.oldest_taken().filter(|_| !self.takes_none).map(|taken| taken + wish.keep_after);
+                let due =
+                    queue.oldest_taken().filter(|_| !self.takes_none).map(|taken| taken + wish.keep_after);
                 let write = due.map(|due| self.retry(Kind::Write).at.map_or(due, |at| at.max(due)));
                 let read = self.retry(Kind::Read).at.filter(|_| self.wants_read(wish).is_some());
-                let pass = self.pass_at(wish).map(|due| self.retry(Kind::Pass).at.map_or(due, |at| at.max(due)));
+                let pass =
+                    self.pass_at(wish).map(|due| self.retry(Kind::Pass).at.map_or(due, |at| at.max(due)));
                 [write, read, pass].into_iter().flatten().min()
             }
         }
@@ -309,7 +317,8 @@ impl Disk {
             let under_way = under_way.chain(self.away.iter().map(|away| away.time_ms)).collect();
             return Some(Job::MakeRoom { settled, under_way });
         }
-        let samples = queue.put_away(MAX_PUT_SAMPLES, MAX_PUT_BYTES, |entry| entry.taken + wish.keep_after <= now);
+        let samples =
+            queue.put_away(MAX_PUT_SAMPLES, MAX_PUT_BYTES, |entry| entry.taken + wish.keep_after <= now);
         if samples.is_empty() {
             return None;
         }
@@ -337,7 +346,11 @@ impl Disk {
     fn pass_at(&self, wish: Wish) -> Option<Instant> {
         self.pass?;
         let is_home = self.samples() == 0;
-        Some(if is_home || wish.is_closing && self.fetched.is_empty() { self.passed_at } else { self.passed_at + PASS_EVERY })
+        Some(if is_home || wish.is_closing && self.fetched.is_empty() {
+            self.passed_at
+        } else {
+            self.passed_at + PASS_EVERY
+        })
     }
 
     fn pass_job(&mut self, now: Instant, wish: Wish) -> Option<Job> {
@@ -350,7 +363,13 @@ impl Disk {
     }
 
     /// The job ended. Gives the samples of the queue that are now kept.
-    pub fn performed(&mut self, now: Instant, outcome: Outcome, queue: &mut Queue, events: &mut Vec<Event>) -> Vec<Entry> {
+    pub fn performed(
+        &mut self,
+        now: Instant,
+        outcome: Outcome,
+        queue: &mut Queue,
+        events: &mut Vec<Event>,
+    ) -> Vec<Entry> {
         let Some(kind) = self.busy.take() else { return Vec::new() };
         let putting = std::mem::take(&mut self.putting);
         let mut kept = Vec::new();
@@ -361,7 +380,9 @@ impl Disk {
                 kept = self.put(&putting, samples, queue);
             }
             Outcome::Full => self.wants_room = true,
-            Outcome::Read { samples, after, is_end, damaged } => self.read(samples, after, is_end, damaged, events),
+            Outcome::Read { samples, after, is_end, damaged } => {
+                self.read(samples, after, is_end, damaged, events)
+            }
             Outcome::Passed(standing) => {
                 (self.passing, self.passed_at) = (None, now);
                 self.stands(standing);
@@ -426,13 +447,13 @@ impl Disk {
             bytes: opened.standing.bytes,
             drops: opened.drops,
         }));
-        if opened.lost_header {
-            events.push(Event::Spool(News::Damaged { stretches: 1 }));
+        if opened.damaged > 0 {
+            events.push(Event::Spool(News::Damaged { stretches: opened.damaged }));
         }
     }
 
     fn stands(&mut self, standing: Standing) {
-        self.bytes = standing.bytes;
+        (self.bytes, self.cursor) = (standing.bytes, standing.cursor);
         if self.fetched.is_empty() && self.pass.is_none() {
             self.read_from = standing.cursor.max(self.read_from);
         }
@@ -464,7 +485,14 @@ impl Disk {
         kept
     }
 
-    fn read(&mut self, samples: Vec<Kept>, after: Position, is_end: bool, damaged: u64, events: &mut Vec<Event>) {
+    fn read(
+        &mut self,
+        samples: Vec<Kept>,
+        after: Position,
+        is_end: bool,
+        damaged: u64,
+        events: &mut Vec<Event>,
+    ) {
         let stretches = samples.iter().map(|kept| kept.damaged).sum::<u64>() + damaged;
         if stretches > 0 {
             events.push(Event::Spool(News::Damaged { stretches }));
@@ -486,14 +514,9 @@ impl Disk {
             // Exact again, whatever was damaged meanwhile.
             self.unread = 0;
             self.early.clear();
-            if damaged > 0 {
-                self.drops.damaged += damaged;
-            }
+            self.tail_damage += damaged;
         }
         self.advance();
-        if is_end && self.fetched.is_empty() {
-            self.pass = Some(after);
-        }
     }
 
     fn room(&mut self, gone: &[Gone], standing: Standing, events: &mut Vec<Event>) {
@@ -516,7 +539,7 @@ impl Disk {
         });
         // What of it was settled or dropped by itself and not passed is passed now.
         self.pass = self.pass.filter(|pass| *pass > standing.cursor);
-        self.bytes = standing.bytes;
+        (self.bytes, self.cursor) = (standing.bytes, standing.cursor);
         self.read_from = self.read_from.max(standing.cursor);
     }
 
@@ -561,9 +584,7 @@ impl Disk {
         let fetched = self.fetched.iter().find(|fetched| fetched.time_ms == time_ms);
         match fetched {
             Some(fetched) => fetched.stand == Stand::Idle,
-            None => {
-                !self.early.contains(&time_ms) && self.away.iter().all(|away| away.time_ms != time_ms)
-            }
+            None => !self.early.contains(&time_ms) && self.away.iter().all(|away| away.time_ms != time_ms),
         }
     }
 
@@ -625,7 +646,15 @@ impl Disk {
                 self.pass = Some(first.after);
             }
         }
-        if self.fetched.is_empty() && self.fetched.capacity() > 0 {
+        if !self.fetched.is_empty() {
+            return;
+        }
+        if self.unread == 0 && self.read_from > self.cursor {
+            // What is damaged at the end goes, too.
+            self.drops.damaged += std::mem::take(&mut self.tail_damage);
+            self.pass = self.pass.max(Some(self.read_from));
+        }
+        if self.fetched.capacity() > 0 {
             self.fetched = VecDeque::new();
         }
     }

@@ -51,7 +51,12 @@ impl Generated {
             let record = Record { encoded: encoded.into(), was_sent: false };
             Some(Kept { time_ms, record, after: Self::place(index + 1), damaged: 0 })
         });
-        Outcome::Read { samples: samples.collect(), after: Self::place(end), is_end: end == self.samples, damaged: 0 }
+        Outcome::Read {
+            samples: samples.collect(),
+            after: Self::place(end),
+            is_end: end == self.samples,
+            damaged: 0,
+        }
     }
 }
 
@@ -63,7 +68,7 @@ impl Keep for Generated {
                 samples: self.samples - self.cursor,
                 first_ms: (self.cursor < self.samples).then(|| self.time_ms(self.cursor)),
                 drops: Drops::default(),
-                lost_header: false,
+                damaged: 0,
                 max_bytes: None,
             }),
             Job::Read { from, samples, .. } => self.read(from.offset.max(self.cursor), samples),

@@ -103,7 +103,10 @@ mod tests {
         let bytes = header().to_bytes();
         assert_eq!(bytes.len(), 64);
         assert_eq!(&bytes[..28], b"VitSpool\0\x01\0\0\0\0\0\0\0\0\0\x05\0\0\0\0\x01\x02\x03\x04");
-        assert_eq!(bytes[28..60].iter().filter(|&&byte| byte != 0).copied().collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(
+            bytes[28..60].iter().filter(|&&byte| byte != 0).copied().collect::<Vec<_>>(),
+            [1, 2, 3, 4]
+        );
         assert_eq!(Header::of(&bytes), Found::Good(header()));
     }
 

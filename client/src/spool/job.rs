@@ -111,8 +111,8 @@ pub struct Opened {
     pub first_ms: Option<i64>,
     /// What was ever dropped.
     pub drops: Drops,
-    /// The header could not be read: what it counted is not known.
-    pub lost_header: bool,
+    /// Damaged stretches that were skipped, the header being one: then what it counted is not known.
+    pub damaged: u64,
     /// Bytes that may be kept; `None` where nothing can be put.
     pub max_bytes: Option<u64>,
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use vitals_wire::log::{
-    Fs, LogError, LogOptions, MAX_RECORD_BYTES, Position, RECORD_HEADER_BYTES, RealFs, Reader, View, Writer,
+    Fs, LogError, LogOptions, MAX_RECORD_BYTES, Position, RECORD_HEADER_BYTES, Reader, RealFs, View, Writer,
 };
 use vitals_wire::sample::decode_sample;
 
@@ -142,25 +142,26 @@ impl Spool {
         let mut opened = Opened { max_bytes: Some(self.max_bytes), ..Opened::default() };
         if is_there {
             self.open_log()?;
-            (opened.samples, opened.first_ms) = self.count();
-            opened.standing = self.standing();
+            let (counted, damaged) = self.count();
+            (opened.samples, opened.first_ms) = counted;
             if opened.samples == 0 {
-                self.rest();
+                // Whatever is left of it nobody will read.
+                opened.damaged += damaged.map_or(0, |stretches| self.rest(stretches));
             }
+            opened.standing = self.standing();
         }
         opened.drops = self.header.drops;
-        opened.lost_header = self.lost_header;
+        opened.damaged += u64::from(self.lost_header);
         Ok(opened)
     }
 
-    /// Nothing waits: keeps no file open, and next to nothing on disk.
-    fn rest(&mut self) {
-        if let Some(mut log) = self.log.take()
-            && self.header.cursor >= log.view().end()
-        {
-            // What cannot go now goes with the next samples.
-            let _ = log.remove_all();
-        }
+    /// Nothing waits but so many damaged stretches: keeps no file open, and next to nothing on disk. Gives how many of
+    /// them are counted now.
+    fn rest(&mut self, damaged: u64) -> u64 {
+        let Some(end) = self.log.as_ref().map(|log| log.view().end()) else { return 0 };
+        let drops = Drops { damaged, ..Drops::default() };
+        // What cannot go now goes with the next samples.
+        self.pass(end, drops).map_or(0, |_| damaged)
     }
 
     /// Opens log and header where they are not open.
@@ -170,7 +171,8 @@ impl Spool {
             None => {
                 // First of all: a log is changed by opening it.
                 self.read_header()?;
-                let segment_bytes = (self.max_bytes / SEGMENTS).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES);
+                let segment_bytes =
+                    (self.max_bytes / SEGMENTS).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES);
                 let options = LogOptions { dir: self.dir.clone(), segment_bytes, compress: false };
                 let (mut log, _) = Writer::open_on(self.fs.clone(), options)?;
                 let view = log.view();
@@ -201,16 +203,18 @@ impl Spool {
 
     fn write_header(&mut self, header: Header) -> Result<(), SpoolError> {
         let path = self.header_path();
-        self.fs
-            .replace(&path, &header.to_bytes())
-            .map_err(|source| SpoolError::Header { what: "write", path, source })?;
+        self.fs.replace(&path, &header.to_bytes()).map_err(|source| SpoolError::Header {
+            what: "write",
+            path,
+            source,
+        })?;
         self.header = header;
         Ok(())
     }
 
-    /// Samples behind the cursor, and the time of the first.
-    fn count(&self) -> (u64, Option<i64>) {
-        let Some(view) = self.log.as_ref().map(Writer::view) else { return (0, None) };
+    /// Samples behind the cursor and the time of the first; and damaged stretches there, if all of it could be looked at.
+    fn count(&self) -> ((u64, Option<i64>), Option<u64>) {
+        let Some(view) = self.log.as_ref().map(Writer::view) else { return ((0, None), None) };
         let mut reader = view.reader(self.header.cursor);
         let (mut samples, mut first_ms, mut errors) = (0, None, 0);
         while errors < MAX_COUNT_ERRORS {
@@ -221,11 +225,11 @@ impl Spool {
                     }
                     (samples, errors) = (samples + 1, 0);
                 }
-                Ok(None) => break,
+                Ok(None) => return ((samples, first_ms), Some(reader.damage().stretches)),
                 Err(_) => errors += 1,
             }
         }
-        (samples, first_ms)
+        ((samples, first_ms), None)
     }
 
     fn first_ms(&self) -> Option<i64> {
