@@ -297,7 +297,7 @@ fn without_a_server_a_kill_costs_the_two_newest_and_the_rest_comes_home_oldest_f
 fn what_is_under_way_when_it_is_spooled_is_settled_by_its_own_acknowledgement() {
     let mut world = World::new(3);
     world.acks = false;
-    // A server that is slow: each live sample goes out once, and to the disk two intervals later.
+    // A server that is slow: each live sample goes out once, and to the disk a good interval later.
     for _ in 0..5 {
         world.interval(true);
     }
@@ -311,6 +311,21 @@ fn what_is_under_way_when_it_is_spooled_is_settled_by_its_own_acknowledgement() 
     assert_eq!(world.settled, [5000, 10_000, 15_000, 20_000, 25_000, 30_000], "each once");
     assert!(world.stored.values().all(|times| *times == 1), "none was sent again: {:?}", world.stored);
     assert!(world.on_disk() < 200);
+}
+
+#[test]
+fn the_disk_has_time_to_take_a_sample_before_a_third_waits_in_memory() {
+    let mut world = World::new(13);
+    world.pump(false);
+    let taken = world.now;
+    for second in [0, 5] {
+        world.now = taken + Duration::from_secs(second);
+        world.take(100);
+        world.pump(false);
+        assert_eq!(world.waiting.disk, 0, "while all is well nothing is written");
+    }
+    let due = world.link.job_at().unwrap();
+    assert!(due > taken + INTERVAL && due + INTERVAL / 2 <= taken + 2 * INTERVAL, "{:?}", due - taken);
 }
 
 #[test]

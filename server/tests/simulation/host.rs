@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
 use vitals_client::clock::{SampleClock, Stamp};
-use vitals_client::link::event::{Closed, Event};
+use vitals_client::link::event::{Closed, Event, News};
 use vitals_client::link::protocol::{Action, Protocol, Settings};
 use vitals_client::queue::Caps;
 use vitals_client::spool::Spool;
@@ -61,6 +61,8 @@ struct Life {
     /// The disk is at work for this job until then.
     job: Option<(u64, Job)>,
     job_at: Option<u64>,
+    /// The spool was opened.
+    knows_spool: bool,
     clock: SampleClock,
     starts: u64,
     /// Steps of the clock that the disk knows of.
@@ -116,9 +118,9 @@ impl Host {
         self.life.as_ref().map_or(0, |life| held(&life.protocol))
     }
 
-    /// Whether a client runs or will.
-    pub fn is_alive(&self) -> bool {
-        self.life.is_some()
+    /// Whether a client runs that has nothing left to bring.
+    pub fn is_at_rest(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.knows_spool && life.job.is_none()) && self.waiting() == 0
     }
 
     /// Does what is due.
@@ -191,6 +193,7 @@ impl Host {
             spool: Spool::new_on(Arc::new(self.fs.clone()), Path::new(SPOOL), self.spool_bytes),
             job: None,
             job_at: None,
+            knows_spool: false,
             clock,
             starts,
             steps_kept: 0,
@@ -268,7 +271,7 @@ impl Host {
     /// As `run` does it: the next start is not to use the digit of a stretch of this one.
     fn keep_steps(&mut self) {
         let Some(life) = &mut self.life else { return };
-        let steps = *life.clock.steps().borrow();
+        let steps = life.clock.steps().borrow().count;
         if steps != life.steps_kept {
             life.steps_kept = steps;
             let number = life.starts.wrapping_add(steps);
@@ -354,7 +357,11 @@ impl Host {
         }
         let waiting = held(&life.protocol);
         life.job_at = life.protocol.job_at().map(|at| ctx.time_of(at));
-        if let Err(what) = ctx.oracle.holds(place, waiting) {
+        // Before the spool is open it is not known what it holds, nor while it is at work.
+        if life.knows_spool
+            && life.job.is_none()
+            && let Err(what) = ctx.oracle.holds(place, waiting)
+        {
             ctx.fail(what);
         }
         if is_over {
@@ -504,6 +511,7 @@ fn tell(place: usize, life: &mut Life, ctx: &mut Ctx) {
     for event in life.protocol.take_events() {
         match &event {
             Event::Opened { .. } => life.is_open = true,
+            Event::Spool(News::Opened { .. }) => life.knows_spool = true,
             Event::Closed { .. } => life.is_open = false,
             _ => {}
         }

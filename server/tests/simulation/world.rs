@@ -233,7 +233,7 @@ impl World {
     }
 
     fn is_at_rest(&self) -> bool {
-        let hosts = self.hosts.iter().all(|host| host.is_alive() && host.waiting() == 0);
+        let hosts = self.hosts.iter().all(Host::is_at_rest);
         hosts && self.server.is_at_rest()
     }
 
