@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio_util::codec::{Decoder, Encoder};
 use vitals_client::clock::{SampleClock, Stamp};
-use vitals_client::link::event::{Closed, Event, News};
+use vitals_client::link::event::{Closed, Event, Loss, News};
 use vitals_client::link::protocol::{Action, Protocol, Settings};
 use vitals_client::queue::Caps;
 use vitals_client::spool::Spool;
@@ -137,6 +137,11 @@ impl Host {
         self.look_for_stop(ctx);
     }
 
+    /// Samples that the header of its client's spool counts as dropped.
+    pub fn in_header(&self) -> u64 {
+        self.life.as_ref().map_or(0, |life| life.spool.drops().spool_full)
+    }
+
     /// No sample is taken any more.
     pub fn quiet(&mut self) {
         if let Some(life) = &mut self.life {
@@ -180,8 +185,8 @@ impl Host {
             seed: ctx.rng.u64(..),
         };
         if self.lives > 1 {
-            let found = found(&self.fs, self.spool_bytes);
-            match ctx.oracle.reborn(place, &found, self.has_disk) {
+            let (found, in_header) = found(&self.fs, self.spool_bytes);
+            match ctx.oracle.reborn(place, &found, in_header, self.has_disk) {
                 Ok(lost) => ctx.trace(|| format!("client {place}: back, {lost} lost")),
                 Err(what) => ctx.fail(what),
             }
@@ -478,8 +483,8 @@ fn held(protocol: &Protocol) -> usize {
     waiting.memory + waiting.disk as usize
 }
 
-/// Times of the samples that a client finds on this disk, whatever fails there at the moment.
-fn found(fs: &ModelFs, spool_bytes: u64) -> BTreeSet<i64> {
+/// Times of the samples that a client finds on this disk, whatever fails there at the moment, and how many were dropped.
+fn found(fs: &ModelFs, spool_bytes: u64) -> (BTreeSet<i64>, u64) {
     let copy = ModelFs::new(0);
     copy.create_dir(Path::new(SPOOL)).unwrap();
     for (path, _) in fs.files() {
@@ -488,12 +493,13 @@ fn found(fs: &ModelFs, spool_bytes: u64) -> BTreeSet<i64> {
         }
     }
     let mut spool = Spool::new_on(Arc::new(copy), Path::new(SPOOL), spool_bytes);
-    let Outcome::Opened(_) = spool.perform(Job::Open) else { return BTreeSet::new() };
+    let Outcome::Opened(opened) = spool.perform(Job::Open) else { return Default::default() };
     let all = Job::Read { from: Position::default(), samples: usize::MAX, bytes: usize::MAX };
-    match spool.perform(all) {
+    let times = match spool.perform(all) {
         Outcome::Read { samples, .. } => samples.into_iter().map(|kept| kept.time_ms).collect(),
         _ => BTreeSet::new(),
-    }
+    };
+    (times, opened.drops.spool_full)
 }
 
 fn brief_outcome(outcome: &Outcome) -> String {
@@ -517,7 +523,9 @@ fn tell(place: usize, life: &mut Life, ctx: &mut Ctx) {
         }
         let done = match &event {
             Event::Settled { time_ms, .. } => ctx.oracle.settled(place, *time_ms),
-            Event::Dropped { time_ms, .. } => ctx.oracle.dropped(place, *time_ms),
+            Event::Dropped { time_ms, loss, .. } => {
+                ctx.oracle.dropped(place, *time_ms, *loss == Loss::SpoolFull)
+            }
             _ => Ok(()),
         };
         if !matches!(event, Event::Taken { .. }) {

@@ -30,6 +30,8 @@ struct Account {
     fate: Fate,
     /// Taken in this life of the client.
     life: u64,
+    /// So many were taken before.
+    order: usize,
 }
 
 /// All accounts.
@@ -40,6 +42,8 @@ pub struct Oracle {
     durable: BTreeSet<Key>,
     /// What each host's client has now, by the accounts.
     waiting: BTreeMap<usize, BTreeSet<i64>>,
+    /// Samples that the header of a client's spool is to count as dropped.
+    in_header: BTreeMap<usize, u64>,
     /// Lines that the server dropped because InfluxDB refused them.
     pub dropped_lines: BTreeSet<String>,
     /// No sample is taken any more.
@@ -60,7 +64,7 @@ pub const MOST_LOST: usize = 2;
 impl Oracle {
     /// A sample was taken.
     pub fn taken(&mut self, host: usize, life: u64, sample: &Sample) -> Result<(), String> {
-        let account = Account { sample: sample.clone(), fate: Fate::Waiting, life };
+        let account = Account { sample: sample.clone(), fate: Fate::Waiting, life, order: self.accounts.len() };
         if let Some(before) = self.accounts.insert((host, sample.time_ms), account) {
             return Err(format!(
                 "host {host} used the timestamp {} again: in life {} and in life {life}",
@@ -74,31 +78,41 @@ impl Oracle {
     /// The client was told that a sample is durable.
     pub fn settled(&mut self, host: usize, time_ms: i64) -> Result<(), String> {
         let durable = self.durable.contains(&(host, time_ms));
-        self.waiting.entry(host).or_default().remove(&time_ms);
+        let waited = self.waiting.entry(host).or_default().remove(&time_ms);
         let Some(account) = self.accounts.get_mut(&(host, time_ms)) else {
             return Err(format!("host {host} settled {time_ms}, which was never taken"));
         };
-        match account.fate {
-            // One that was settled and came back from the disk after a kill, or one that is settled with two connections.
-            Fate::Waiting | Fate::Settled => account.fate = Fate::Settled,
-            fate => return Err(format!("host {host} settled {time_ms}, which was {fate:?}")),
+        if !waited {
+            return Err(format!("host {host} settled {time_ms}, which was {:?}", account.fate));
         }
+        account.fate = Fate::Settled;
         if durable { Ok(()) } else { Err(format!("host {host} forgot {time_ms}, which is durable nowhere")) }
     }
 
-    /// The client gave a sample up, and counted it.
-    pub fn dropped(&mut self, host: usize, time_ms: i64) -> Result<(), String> {
-        self.waiting.entry(host).or_default().remove(&time_ms);
+    /// The client gave a sample up, and counted it; `in_header`: in the spool's header.
+    pub fn dropped(&mut self, host: usize, time_ms: i64, in_header: bool) -> Result<(), String> {
+        let waited = self.waiting.entry(host).or_default().remove(&time_ms);
+        *self.in_header.entry(host).or_default() += u64::from(in_header);
         let Some(account) = self.accounts.get_mut(&(host, time_ms)) else {
             return Err(format!("host {host} dropped {time_ms}, which was never taken"));
         };
-        match account.fate {
-            Fate::Waiting => account.fate = Fate::Dropped,
-            // It came back after a kill and was dropped then.
-            Fate::Settled => {}
-            fate => return Err(format!("host {host} dropped {time_ms}, which was {fate:?}")),
+        if !waited {
+            return Err(format!("host {host} dropped {time_ms}, which was {:?}", account.fate));
+        }
+        // One that was settled came back from the disk after a kill.
+        if account.fate != Fate::Settled {
+            account.fate = Fate::Dropped;
         }
         Ok(())
+    }
+
+    /// The header of a client's spool counts what was dropped from it.
+    pub fn counted(&self, host: usize, in_header: u64) -> Result<(), String> {
+        let known = self.in_header.get(&host).copied().unwrap_or_default();
+        if known == in_header {
+            return Ok(());
+        }
+        Err(format!("the spool's header of host {host} counts {in_header} dropped samples, {known} were"))
     }
 
     /// What a client holds must be what the accounts say that it has not settled, dropped or lost.
@@ -110,11 +124,33 @@ impl Oracle {
         Err(format!("host {host} has {count} samples waiting, by the accounts {known}"))
     }
 
-    /// A client is back after its process died; `found` is what its disk still had. `has_disk`: whether the spool could
-    /// be written all the time since.
-    pub fn reborn(&mut self, host: usize, found: &BTreeSet<i64>, has_disk: bool) -> Result<usize, String> {
+    /// A client is back after its process died; `found` is what its disk still had, `in_header` how many the spool's header
+    /// counts as dropped. `has_disk`: whether the spool could be written all the time since.
+    pub fn reborn(
+        &mut self,
+        host: usize,
+        found: &BTreeSet<i64>,
+        in_header: u64,
+        has_disk: bool,
+    ) -> Result<usize, String> {
         let before = self.waiting.entry(host).or_default().clone();
-        let lost: Vec<i64> = before.difference(found).copied().collect();
+        let mut lost: Vec<i64> = before.difference(found).copied().collect();
+        lost.sort_by_key(|time_ms| self.accounts.get(&(host, *time_ms)).map(|account| account.order));
+        // Those that were dropped, and the process died before it could say so.
+        let known = self.in_header.entry(host).or_default();
+        let silent = lost.drain(..lost.len().min(in_header.saturating_sub(*known) as usize));
+        *known = in_header.max(*known);
+        for time_ms in silent {
+            if let Some(account) = self.accounts.get_mut(&(host, time_ms))
+                && account.fate == Fate::Waiting
+            {
+                account.fate = Fate::Dropped;
+            }
+        }
+        // What was settled or dropped before had come back from the disk once.
+        lost.retain(|time_ms| {
+            self.accounts.get(&(host, *time_ms)).is_some_and(|account| account.fate == Fate::Waiting)
+        });
         for time_ms in &lost {
             if let Some(account) = self.accounts.get_mut(&(host, *time_ms)) {
                 account.fate = Fate::Lost;

@@ -148,7 +148,7 @@ fn host(rng: &mut Rng) -> HostPlan {
         phase_ms: rng.u64(..interval_ms),
         offset_ms: match rng.u8(..10) {
             // No battery: 1970 until somebody sets it.
-            0 => -WALL_MS + rng.i64(..100_000),
+            0 => -WALL_MS + rng.i64(0..100_000),
             1 => rng.i64(-5_000..5_000),
             _ => rng.i64(-50..50),
         },

@@ -283,6 +283,11 @@ impl World {
                 }
             }
         }
+        for host in &self.hosts {
+            if let Err(what) = ctx.oracle.counted(host.place, host.in_header()) {
+                return ctx.fail(what);
+            }
+        }
         let figures = ctx.oracle.figures();
         let Figures { taken, stored, waiting, dropped, lost, missing } = figures;
         if taken != stored + dropped + lost || waiting + missing > 0 {
