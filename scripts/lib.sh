@@ -41,6 +41,9 @@ have() { command -v "$1" >/dev/null 2>&1; }
 # need_cmd COMMAND REMEDY
 need_cmd() { have "$1" || die "$1 is missing" "$2"; }
 
+# need_whole OPTION VALUE: a number without a sign or a point.
+need_whole() { [[ $2 =~ ^[0-9]+$ ]] || wrong_use "$1 takes a whole number, not $2"; }
+
 need_cargo() { need_cmd cargo 'Install Rust from https://rustup.rs, open a new shell and try again.'; }
 
 # install_packages PACKAGE...: with apt-get where that may be done, else says what to install.
@@ -101,6 +104,24 @@ profile_dir() {
     dev) echo debug ;;
     *) echo "$1" ;;
   esac
+}
+
+# build_example NAME PROFILE yes|no: builds server, client and an example of the server's, or takes what is built. Sets
+# BUILT, where the programs are, and EXAMPLE.
+build_example() {
+  local program
+  BUILT=$(target_dir)/$(profile_dir "$2")
+  EXAMPLE=$BUILT/examples/$1
+  if [ "$3" = yes ]; then
+    need_cargo
+    note "Building (profile $2); the first time takes some minutes."
+    (cd "$REPO" && cargo build --locked --profile "$2" -p vitals-server -p vitals-client --bins &&
+      cargo build --locked --profile "$2" -p vitals-server --example "$1") ||
+      die 'the build failed: see the messages above'
+  fi
+  for program in "$BUILT/vitals-server" "$BUILT/vitals-client" "$EXAMPLE"; do
+    [ -x "$program" ] || die "there is no $program" 'Leave out --no-build.'
+  done
 }
 
 # --- processes -------------------------------------------------------------

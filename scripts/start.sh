@@ -80,10 +80,12 @@ find_programs() {
   [ -z "$SERVER" ] || [ -z "$CLIENT" ] || return 0
   if [ "$BUILD" = yes ]; then
     need_cargo
-    have cc || have clang || have gcc || die 'a C compiler is missing (SQLite is built from source)' \
+    have cc || have clang || have gcc || die 'a C compiler is missing (SQLite and zstd are built from source)' \
       'Install one, for example: apt-get install gcc libc6-dev'
     say "Building server and client (profile $PROFILE); the first time takes some minutes."
-    (cd "$REPO" && cargo build --locked --profile "$PROFILE" -p vitals-server -p vitals-client 9>&-) ||
+    # One after the other: built together the client would get what only the server needs of their common library.
+    (cd "$REPO" && cargo build --locked --profile "$PROFILE" -p vitals-server 9>&- &&
+      cargo build --locked --profile "$PROFILE" -p vitals-client 9>&-) ||
       die 'the build failed: see the messages above'
   fi
   dir=$(target_dir)/$(profile_dir "$PROFILE")

@@ -14,13 +14,14 @@
 #   test         cargo test
 #   fuzz         fuzzes the decoder for FUZZ_SECONDS (60) each target
 #   scripts      start, status, logs and stop with real programs
+#   chaos        kills, cuts and fills up everything for CHAOS_MINUTES (3), with CHAOS_SEED (14): see chaos.sh
 #
 # Without STEP all of them run, in this order. Logs are kept in target/test-logs.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-STEPS=(tools influxd fmt clippy doc deny sh house test fuzz scripts)
+STEPS=(tools influxd fmt clippy doc deny sh house test fuzz scripts chaos)
 TABLE=()
 CARGO_DENY=0.20.2
 CARGO_FUZZ=0.13.2
@@ -86,7 +87,7 @@ run_step() {
   say "   $name passed in $took"
 }
 
-watched() { case $1 in tools | influxd | test) true ;; *) false ;; esac }
+watched() { case $1 in tools | influxd | test | chaos) true ;; *) false ;; esac }
 
 keep() { if watched "$1"; then tee "$2"; else cat >"$2"; fi; }
 
@@ -107,6 +108,7 @@ told() {
     house) tail -n 1 "$2" ;;
     fuzz) awk '/^stat::number_of_executed_units/ { n += $2; t++ } END { printf "%d inputs tried on %d targets\n", n, t }' "$2" ;;
     scripts) tail -n 1 "$2" ;;
+    chaos) chaos_totals "$2" ;;
   esac
 }
 
@@ -122,6 +124,12 @@ test_totals() {
   # Not the logs of the programs under test: a client leaves out a disk that does not answer.
   !/^ts=/ && /SKIPPED|left out/ { skipped++ }
   END { printf "%d tests passed, %d failed, %d ignored, %d lines say SKIPPED or left out\n", passed, failed, ignored, skipped }' "$1"
+}
+
+# chaos_totals LOG: what was done and found.
+chaos_totals() {
+  awk '/^samples acknowledged/ { acknowledged = $NF } /^kills / { kills = $NF } /^lost, doubled, altered/ { found = $(NF - 2) " " $(NF - 1) " " $NF }
+  END { printf "%s samples acknowledged through %s kills; lost, doubled, altered: %s\n", acknowledged, kills, found }' "$1"
 }
 
 # --- steps ---------------------------------------------------------------------
@@ -196,5 +204,8 @@ step_test() {
 step_fuzz() { scripts/fuzz.sh; }
 
 step_scripts() { scripts/test-scripts.sh; }
+
+# With what the tests have built: another profile costs more minutes than it saves.
+step_chaos() { scripts/chaos.sh --minutes "${CHAOS_MINUTES:-3}" --seed "${CHAOS_SEED:-14}" --profile "${CHAOS_PROFILE:-dev}"; }
 
 main "$@"

@@ -27,14 +27,15 @@ const WRONG_USE: u8 = 2;
     version,
     arg_required_else_help = true,
     after_help = "Examples:
-  vitals-client sample                        show what would be sent, and send nothing
-  vitals-client run                           sample each 5 s, send to 127.0.0.1:7400
+  vitals-client sample               show what would be sent, and send nothing
+  vitals-client run                  sample each 5 s, send to 127.0.0.1:7400
   vitals-client run --server vitals.example.org --insecure --label env=prod
-  vitals-client status                        ask the running client how it is
-  vitals-client check-config                  show what is configured, and where
-  vitals-client simulate --hosts 50           play 50 hosts
+  vitals-client status               how the running client is: does it arrive?
+  vitals-client check-config         show what is configured, and where
+  vitals-client simulate --hosts 50  play 50 hosts
 
-Values come from the configuration file, then the environment (VITALS_…), then the command line.
+Values come from the configuration file, then the environment (VITALS_…),
+then the command line.
 Exit codes: 0 done, 1 failed, 2 wrong use or wrong configuration."
 )]
 struct Cli {
@@ -50,8 +51,9 @@ enum Command {
   vitals-client run --server vitals-1.internal,vitals-2.internal:7400 --insecure
   VITALS_INTERVAL=1s vitals-client run --tee sent.lp
 
-SIGTERM and SIGINT bring home what waits, within --shutdown-timeout, and end with 0; the log says what is waited for. A
-second one ends at once with 1: what waits in memory is lost.")]
+SIGTERM and SIGINT bring home what waits, within --shutdown-timeout, and end
+with 0; the log says what is waited for. A second one ends at once with 1:
+what waits in memory is lost.")]
     Run {
         #[command(flatten)]
         flags: Box<Flags>,
@@ -71,32 +73,42 @@ second one ends at once with 1: what waits in memory is lost.")]
         #[arg(long, value_enum, default_value_t)]
         format: SampleFormat,
     },
-    /// Ask the running client how it is: connection, samples, what waits, clock, last error.
+    /// Ask the running client how it is.
+    ///
+    /// Its connection, its samples and what waits of them, its clock, its last error, and what it uses itself.
     #[command(after_help = "Examples:
   vitals-client status
   sudo vitals-client status
-  vitals-client status --data-dir /var/lib/vitals-client --json | jq .waiting_disk
+  vitals-client status --data-dir /var/lib/vitals-client
+  vitals-client status --json | jq .waiting_disk
   vitals-client status >/dev/null || echo 'not connected'
 
-The client is found by its data directory, which it shares with this command: the same configuration file, environment
-and defaults name it. A client that runs as another user is asked as that user, or as root.
+The client is found by its data directory, which the same configuration file,
+environment and defaults name as for the client itself. A client that runs as
+another user is asked as that user, or as root.
 
-acknowledged: durable at the server. waiting: not acknowledged yet; kept, and sent again. dropped: lost, by reason.
+acknowledged  durable at the server
+waiting       not acknowledged yet: kept, and sent again
+dropped       lost, by reason
 
-Exit codes: 0 it runs and is connected, 1 it runs and is not connected, or does not run, 2 wrong use.")]
+Exit codes: 0 it runs and is connected, 1 it is not connected or does not run,
+2 wrong use.")]
     Status {
         #[command(flatten)]
         place: Place,
-        /// Print all figures as JSON, times in ms; {\"running\":false} where no client runs.
+        /// Print all as JSON, times in ms; where no client runs, that.
         #[arg(long)]
         json: bool,
     },
-    /// Tell the running client why it will be stopped: for scripts, just before they stop it.
+    /// Tell the running client why it is about to be stopped.
+    ///
+    /// For scripts, just before they stop it.
     #[command(after_help = "Example:
   vitals-client bye --reason upgrade && systemctl restart vitals-client
 
-It holds for 60 s. When the client is stopped within that time it tells its server this reason, so that nobody is
-alarmed; otherwise it says restart, or shutdown or reboot where the system goes down.")]
+It holds for 60 s. When the client is stopped within that time it tells its
+server this reason, so that nobody is alarmed; otherwise it says restart, or
+shutdown or reboot where the system goes down.")]
     Bye {
         #[command(flatten)]
         place: Place,
@@ -381,6 +393,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_written_below_the_help_fits_a_terminal() {
+        let mut command = Cli::command();
+        let texts = command.get_subcommands_mut().map(|sub| sub.render_long_help().to_string());
+        let of_status = texts.filter(|text| text.contains("Exit codes")).collect::<Vec<_>>();
+        assert!(!of_status.is_empty());
+        for text in of_status.into_iter().chain([Cli::command().render_long_help().to_string()]) {
+            let (_, below) = text.split_once("\nExamples:").unwrap();
+            assert!(below.lines().all(|line| line.chars().count() <= 80), "{below}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Whoever knows something says it here ([`Health::taken`], [`Health::connected`] …), under a lock that is held for
 //! nanoseconds; [`Health::snapshot`] gives all of it at one instant. [`Health::section`] gives the section
 //! `vitals_client` when it is due: with the first sample, after each new connection and each step of the clock, and else
-//! every [`EVERY`]. What it costs a sample that does not carry it is one look under the lock, and no allocation.
+//! every [`EVERY`]. It is of the moment before its sample, which is not counted in it yet. What it costs a sample that does not carry it is one look under the lock, and no allocation.
 //!
 //! Nothing here knows sampler, spool or link.
 
@@ -247,7 +247,7 @@ impl Health {
             skew_ms: is.skew_ms,
             clock_steps: is.steps.count,
             last_step_ms: (is.steps.count > 0).then_some(is.steps.last_ms),
-            memory: usage.memory.unwrap_or_default(),
+            memory: usage.memory,
             cpu_ms: usage.cpu_ms,
             // There are fewer reasons than fit.
             dropped: List::first(dropped.collect()).0,

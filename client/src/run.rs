@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::HostId;
-use vitals_wire::message::{Hello, Label, PROTOCOL_VERSION};
+use vitals_wire::message::{ByeReason, Hello, Label, PROTOCOL_VERSION};
 
 use crate::clock::{SampleClock, Steps};
 use crate::config::Config;
@@ -130,7 +130,7 @@ fn answer_commands(dir: &Path, about: About, health: Arc<Health>, stop: Stop) ->
             serde_json::to_value(status).map_or_else(|error| Answer::Error(error.to_string()), Answer::Ok)
         }
         Request::Bye { reason } => {
-            tracing::info!(?reason, "the end is announced");
+            tracing::info!(reason = ByeReason::from(reason).word(), "the end is announced");
             stop.announced.announce(reason, Instant::now());
             Answer::Ok(serde_json::Value::Null)
         }

@@ -68,6 +68,33 @@ fn the_first_sample_comes_at_once_and_complete_and_the_next_on_their_ticks() {
 }
 
 #[test]
+fn the_client_s_own_health_is_in_the_first_sample_and_not_in_the_next_unless_there_is_news() {
+    block_on(async {
+        let (out, mut samples) = mpsc::channel(1);
+        let shutdown = CancellationToken::new();
+        let health = Arc::new(Health::new());
+        let config = CollectConfig { process_walk_interval: 0, ..CollectConfig::default() };
+        let sampler = Sampler::new(&config).with_health(health.clone());
+        let clock = SampleClock::new(0, S);
+        let task = tokio::spawn(run_sampler(sampler, S, Duration::ZERO, clock, out, shutdown.clone()));
+        let mut has_health = Vec::new();
+        for n in 0..4 {
+            let sample = samples.recv().await.unwrap();
+            has_health.push(sample.sections.iter().any(|section| section.kind() == 11));
+            if n == 1 {
+                let [server, server_version, name] = ["a:1", "0.1.0", "web"].map(str::to_owned);
+                let since = Instant::now();
+                health.connected(crate::health::Connection { server, server_version, name, since });
+            }
+        }
+        assert_eq!(has_health, [true, false, true, false]);
+        assert_eq!(health.snapshot().steps, Default::default(), "nobody set the clock");
+        shutdown.cancel();
+        task.await.unwrap();
+    });
+}
+
+#[test]
 fn ticks_missed_behind_a_full_channel_are_counted_and_not_made_up_for() {
     block_on(async {
         let (out, mut samples) = mpsc::channel(1);

@@ -77,7 +77,8 @@ impl Stop {
                 again = signals.next() => at_once(again, &health),
                 _ = say.tick() => {
                     let (waiting_for, samples) = waiting_for(&health);
-                    tracing::info!(waiting_for, samples, reason = reason.word(), "stopping");
+                    let on_disk = health.snapshot().waiting.disk;
+                    tracing::info!(waiting_for, samples, on_disk, reason = reason.word(), "stopping");
                 }
                 () = &mut over => {
                     let (waiting_for, samples) = waiting_for(&health);
@@ -98,10 +99,10 @@ impl Stop {
     }
 }
 
-/// What the end waits for, and how many samples are not at home.
+/// What the end waits for, and how many samples would be lost without it: those in memory.
 fn waiting_for(health: &Health) -> (&'static str, u64) {
     let is = health.snapshot();
-    let samples = is.waiting.memory + is.waiting.disk;
+    let samples = is.waiting.memory;
     match (samples, is.connection) {
         (0, _) => ("the connection's end", 0),
         (_, Some(_)) => ("server's acknowledgement", samples),
@@ -178,10 +179,10 @@ mod tests {
         let health = Health::new();
         assert_eq!(waiting_for(&health).1, 0);
         health.waiting(Waiting { memory: 2, disk: 40, ..Waiting::default() });
-        assert_eq!(waiting_for(&health), ("a connection to a server", 42));
+        assert_eq!(waiting_for(&health), ("a connection to a server", 2));
         let [server, server_version, name] = ["a:1", "0.1.0", "web"].map(str::to_owned);
         health.connected(Connection { server, server_version, name, since: Instant::now() });
-        assert_eq!(waiting_for(&health), ("server's acknowledgement", 42));
+        assert_eq!(waiting_for(&health), ("server's acknowledgement", 2));
     }
 
     #[tokio::test]

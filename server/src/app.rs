@@ -11,7 +11,6 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 use vitals_wire::ids::HostId;
@@ -29,14 +28,19 @@ use crate::metrics::Metrics;
 use crate::own::{self, Own};
 use crate::seldom::Seldom;
 use crate::session;
+use crate::shutdown::Deadline;
 use crate::state::State;
 use crate::store::{Store, StoreOptions};
-use crate::{api, backfill, clock};
+use crate::{api, backfill, clock, shutdown as going_down};
 
 /// Time that history has to catch up with the journal before hosts are looked for.
 const CATCH_UP: Duration = Duration::from_secs(1);
-/// Time each of the last steps has when the server goes down.
-const STOP_TIMEOUT: Duration = Duration::from_secs(6);
+/// More of the journal than this is not waited for: it takes longer than that.
+const CATCH_UP_BYTES: u64 = 4 << 20;
+/// On the way down the sessions have half of the time, the other parts a quarter, journal and history the rest; what one
+/// does not need the others have.
+const SESSIONS_PERCENT: u32 = 50;
+const PARTS_PERCENT: u32 = 75;
 
 /// The sockets that a server listens on.
 #[derive(Debug)]
@@ -84,9 +88,10 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     .context("history cannot be opened")?;
     let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
     let live = Arc::new(Live::new(clock::now_ms(), event_sender));
-    // What happened just before a kill is read again from the journal, which takes a moment.
+    // What happened just before a kill is read again from the journal, which takes a moment. Behind a large journal
+    // hosts are what history knows of them, and the live picture does not wait.
     let looked = Instant::now();
-    while store.lag_bytes() > 0 && looked.elapsed() < CATCH_UP {
+    while (1..=CATCH_UP_BYTES).contains(&store.lag_bytes()) && looked.elapsed() < CATCH_UP {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     expect_hosts(&live, &state, &store);
@@ -161,7 +166,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         );
     }
 
-    let clients = tokio::spawn(connection::run(listeners.clients, caps, sessions));
+    let limit = config.shutdown_timeout.0;
+    let drain = limit * SESSIONS_PERCENT / 100;
+    let clients = tokio::spawn(connection::run(listeners.clients, caps, drain, sessions));
     let died = tokio::select! {
         () = shutdown.cancelled() => None,
         part = parts.first_to_end() => Some(part),
@@ -172,22 +179,22 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         error!(part, "a part of the server ended by itself; the others go down");
         shutdown.cancel();
     }
+    let deadline = Deadline::from_now(limit);
+    info!(waiting_for = "sessions", limit = ?limit, "vitals-server goes down");
     if let Err(error) = clients.await {
         error!(%error, "the sessions ended badly");
     }
-    info!(waiting_for = "journal, influx, store", "vitals-server goes down");
     rest.cancel();
-    parts.end().await;
-    if timeout(STOP_TIMEOUT, journal.close()).await.is_err() {
-        warn!(part = "journal", "still not done; going down all the same");
+    parts.end(deadline.after_percent(PARTS_PERCENT)).await;
+    let last = deadline.after_percent(100);
+    going_down::wait("journal", last, journal.close()).await;
+    let closed = tokio::task::spawn_blocking(move || store.close());
+    match going_down::wait("store", last, closed).await {
+        Some(Ok(Ok(()))) | None => {}
+        Some(Ok(Err(error))) => warn!(%error, "what history could not take in is still in the journal"),
+        Some(Err(error)) => error!(%error, "history ended badly"),
     }
-    match timeout(STOP_TIMEOUT, tokio::task::spawn_blocking(move || store.close())).await {
-        Ok(Ok(Ok(()))) => {}
-        Ok(Ok(Err(error))) => warn!(%error, "what history could not take in is still in the journal"),
-        Ok(Err(error)) => error!(%error, "history ended badly"),
-        Err(_) => warn!(part = "store", "still not done; going down all the same"),
-    }
-    info!("vitals-server has ended");
+    info!(took = ?deadline.elapsed(), "vitals-server has ended");
     match died {
         Some(part) => anyhow::bail!("{part} ended by itself; the log says why"),
         None => Ok(()),
@@ -284,15 +291,14 @@ impl Parts {
         name
     }
 
-    async fn end(mut self) {
-        let all = async {
-            while !self.tasks.is_empty() {
-                self.first_to_end().await;
+    /// Waits for all, one after the other, until then.
+    async fn end(mut self, until: tokio::time::Instant) {
+        while !self.tasks.is_empty() {
+            let mut left: Vec<&str> = self.names.values().copied().collect();
+            left.sort_unstable();
+            if going_down::wait(&left.join(","), until, self.first_to_end()).await.is_none() {
+                return;
             }
-        };
-        if timeout(STOP_TIMEOUT, all).await.is_err() {
-            let laggards: Vec<&str> = self.names.values().copied().collect();
-            warn!(part = laggards.join(","), "still not done; going down all the same");
         }
     }
 }

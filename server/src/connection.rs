@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tokio_util::codec::Encoder;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, warn};
@@ -20,6 +20,7 @@ use vitals_wire::message::{Refusal, Refused, ServerMessage};
 
 use crate::session::protocol::refused;
 use crate::session::{self, Shared};
+use crate::shutdown;
 
 /// Pause after the system could not accept, such as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -33,15 +34,13 @@ pub struct Caps {
     pub strangers_per_address: usize,
 }
 
-/// Time that sessions have to end when the server goes down.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
 /// Of all connections, one in so many may be a stranger's: the rest is kept for known hosts.
 const STRANGERS_SHARE: usize = 4;
 /// Files that are open beside the connections.
 const OTHER_FILES: u64 = 100;
 
-/// Accepts clients until the shutdown, then waits a while for their sessions to end.
-pub async fn run(listener: TcpListener, caps: Caps, shared: Arc<Shared>) {
+/// Accepts clients until the shutdown, then waits for their sessions to end, at most for `drain`.
+pub async fn run(listener: TcpListener, caps: Caps, drain: Duration, shared: Arc<Shared>) {
     let slots = Arc::new(Semaphore::new(caps.connections));
     let strangers =
         Arc::new(Strangers::new(caps.strangers_per_address, caps.connections.div_ceil(STRANGERS_SHARE)));
@@ -84,9 +83,11 @@ pub async fn run(listener: TcpListener, caps: Caps, shared: Arc<Shared>) {
             }
         }
     }
+    // Who comes now is not kept waiting for an answer that never comes.
+    drop(listener);
     sessions.close();
-    if timeout(DRAIN_TIMEOUT, sessions.wait()).await.is_err() {
-        warn!(sessions = sessions.len(), "sessions still not done; going down all the same");
+    if shutdown::wait("sessions", Instant::now() + drain, sessions.wait()).await.is_none() {
+        warn!(sessions = sessions.len(), "what they were not acknowledged the clients send again");
     }
 }
 
@@ -106,7 +107,7 @@ fn let_in(
 /// Says no without waiting: who takes nothing in is just closed.
 fn turn_away(stream: TcpStream, peer: SocketAddr, refused: Refused, shared: &Shared) {
     shared.metrics.refused.add(refused.code.word(), 1);
-    if let Some(left_out) = shared.seldom.due(Instant::now()) {
+    if let Some(left_out) = shared.seldom.due(std::time::Instant::now()) {
         warn!(%peer, reason = refused.code.word(), error = &*refused.text, left_out, "connection turned away");
     }
     let mut bytes = BytesMut::new();

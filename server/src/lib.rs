@@ -10,7 +10,8 @@
 //! - [`state`]: hosts, their names and labels.
 //! - [`own`]: what the server has to say for itself; [`metrics`] and [`process`] are where it comes from.
 //! - [`api`] reads `store` and `live`; [`control`] is the socket of the commands.
-//! - [`app`] puts it all together; [`config`], [`cli`], [`logging`], [`seldom`], [`data_dir`], [`clock`] and [`time`] serve it.
+//! - [`app`] puts it all together; [`config`], [`cli`], [`logging`], [`seldom`], [`data_dir`], [`shutdown`], [`clock`] and
+//!   [`time`] serve it.
 
 pub mod api;
 pub mod app;
@@ -32,6 +33,7 @@ pub mod own;
 pub mod process;
 pub mod seldom;
 pub mod session;
+pub mod shutdown;
 pub mod state;
 pub mod store;
 pub mod targets_command;

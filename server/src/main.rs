@@ -78,10 +78,11 @@ async fn stop_on_signals(shutdown: CancellationToken) {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        info!(signal = name, "told to stop");
         if second {
+            warn!(signal = name, "told to stop again: ends at once; what is not done is in the journal");
             std::process::exit(1);
         }
+        info!(signal = name, "told to stop");
         shutdown.cancel();
     }
 }

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use support::peer::{Peer, hello, now_ms, sample};
 use support::server::{Server, wait_for};
-use vitals_wire::bounded::{List, Text};
+use vitals_wire::bounded::List;
 use vitals_wire::message::{Samples, ServerMessage};
 use vitals_wire::sample::Sample;
-use vitals_wire::section::{Interface, Network};
+use vitals_wire::section::{Opaque, Section};
 
 /// A file system of 8 MiB, unmounted when dropped.
 struct SmallDisk(tempfile::TempDir);
@@ -73,23 +73,11 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A sample that does not fit into what is left of a page: a full disk still has that.
+/// A sample that does not fit into what is left of a page, compressed or not: a full disk still has that.
 fn large_sample(time_ms: i64, uptime: u64) -> Sample {
     let mut large = sample(time_ms, uptime);
-    let interfaces = (0..64).map(|number| Interface {
-        name: Text::cut(&format!("{number:0>128}")),
-        bytes_recv: 1,
-        bytes_sent: 1,
-        packets_recv: 1,
-        packets_sent: 1,
-        err_in: 0,
-        err_out: 0,
-        drop_in: None,
-        drop_out: None,
-        speed: None,
-    });
-    let network = Network { interfaces: List::new(interfaces.collect()).unwrap() };
-    large.sections.push(network.into()).unwrap();
+    let bytes = std::iter::repeat_with(|| fastrand::u8(..)).take(16 << 10).collect();
+    large.sections.push(Section::Opaque(Opaque { kind: 9_999, bytes })).unwrap();
     large
 }
 
@@ -148,6 +136,21 @@ fn a_full_disk_stops_acknowledgements_and_nothing_else() {
         },
         || std::fs::remove_file(&filler).unwrap(),
     );
+}
+
+#[test]
+fn the_journal_takes_at_most_half_of_a_small_disk_and_says_so() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let mut server = Server::start(&disk.path().join("data"), &[]);
+    let cap = server.metric("vitals_journal_cap_bytes");
+    assert!((3.0e6..4.3e6).contains(&cap), "{cap}");
+    let line = server.log_line("the free disk space is what bounds the journal").unwrap();
+    assert!(line.contains(&format!("cap={cap}")), "{line}");
+    assert!(server.stop().success());
+    let plenty = tempfile::tempdir().unwrap();
+    let server = Server::start(&plenty.path().join("data"), &[]);
+    assert_eq!(server.metric("vitals_journal_cap_bytes"), f64::from(1u32 << 31), "what is configured");
+    assert!(server.log_line("bounds the journal").is_none());
 }
 
 #[test]

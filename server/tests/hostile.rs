@@ -353,11 +353,14 @@ fn goes_on_beside_an_influxdb(address: std::net::SocketAddr, reason: &str) {
     let env = [("VITALS_INFLUX_URL", &*url), ("VITALS_INFLUX_TOKEN", "any")];
     let mut scene = Scene::beside(&["--config", config.to_str().unwrap()], &env);
     scene.still_works();
-    let name = format!("vitals_influx_errors_total{{reason=\"{reason}\"}}");
+    let name = format!("vitals_influx_errors_total{{target=\"influx\",reason=\"{reason}\"}}");
     wait_for(&name, Duration::from_secs(20), || (scene.server.metric(&name) >= 1.0).then_some(()));
     scene.still_works();
-    assert_eq!(scene.server.metric("vitals_influx_lines_total"), 0.0);
-    assert!(scene.server.metric("vitals_influx_lag_bytes") > 0.0, "what it did not take still waits for it");
+    assert_eq!(scene.server.metric("vitals_influx_lines_total{target=\"influx\"}"), 0.0);
+    assert!(
+        scene.server.metric("vitals_influx_lag_bytes{target=\"influx\"}") > 0.0,
+        "what it did not take still waits for it"
+    );
     assert_eq!(scene.server.get("/readyz").0, 200);
 }
 
@@ -389,4 +392,30 @@ fn an_influxdb_that_lies() {
         }
     });
     goes_on_beside_an_influxdb(address, "unexpected");
+}
+
+#[test]
+fn a_server_that_has_all_the_connections_it_takes_says_so_and_takes_another_when_one_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("server.toml");
+    std::fs::write(&config, "[clients]\nmax_connections = 3\n").unwrap();
+    let mut scene = Scene::new(&["--config", config.to_str().unwrap()]);
+    // An answer to a sample says that its sender is no stranger any more: of those there may be only one at a time.
+    scene.bystander.send(1, sample(now_ms(), 1));
+    let guests = [1, 2].map(|id| {
+        let (mut guest, _) = Peer::welcome(scene.server.clients, hello(id, &format!("guest-{id}")));
+        guest.send(1, sample(now_ms(), 1));
+        guest
+    });
+    let refused = Peer::connect(scene.server.clients).refusal();
+    assert_eq!((refused.code, refused.retry), (Refusal::TooManyConnections, true));
+    assert!(refused.text.contains("full"), "{}", refused.text);
+    assert!(scene.refused("too_many_connections") >= 1.0);
+    assert_eq!(&*scene.bystander.send(2, sample(now_ms(), 1)).batches, [2], "who is in notices nothing");
+    scene.sent = 2;
+    drop(guests);
+    wait_for("their places", Duration::from_secs(5), || {
+        (scene.server.metric("vitals_connections") <= 1.0).then_some(())
+    });
+    scene.still_works();
 }

@@ -5,141 +5,44 @@
 
 #[path = "influx/fake.rs"]
 mod fake;
+#[path = "influx/owed.rs"]
+mod owed;
+#[path = "influx/rig.rs"]
+mod rig;
 mod support;
 #[path = "influx/throughput.rs"]
 mod throughput;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fake::{Behave, Fake};
+use rig::{Rig, now_ms, soon};
 use support::influxd::{BUCKET, Influxd, ORG};
 use support::readings::{StoredField, expected, from_flux, from_influxql, sample, small_sample};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vitals_server::influx::delivery::{Delivery, Dropped, Limits, Next};
 use vitals_server::influx::http::WriteClient;
+use vitals_server::influx::owed::Span;
 use vitals_server::influx::setup::{Found, SetUp};
-use vitals_server::influx::{self, InfluxError, InfluxOptions, TagsAt, Token, check, set_up, starting_point};
+use vitals_server::influx::{
+    self, Filled, History, InfluxError, InfluxOptions, TagsAt, Target, Token, check, set_up, starting_point,
+};
 use vitals_server::journal::{Encoded, Journal, JournalOptions};
-use vitals_server::metrics::Metrics;
+use vitals_server::metrics::{Metrics, TargetMetrics};
 use vitals_wire::ids::HostId;
 use vitals_wire::line::HostTags;
-use vitals_wire::log::Position;
+use vitals_wire::line::write_sample;
+use vitals_wire::log::{Position, RealFs};
 use vitals_wire::record::Record;
 use vitals_wire::sample::Sample;
 
 /// How long anything may take that happens by itself.
 const SOON: Duration = Duration::from_secs(60);
-
-/// A journal with what the writer needs beside it.
-struct Rig {
-    dir: tempfile::TempDir,
-    journal: Journal,
-    metrics: Arc<Metrics>,
-    hosts: Arc<Mutex<BTreeMap<HostId, Arc<HostTags>>>>,
-}
-
-impl Rig {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let metrics = Arc::new(Metrics::new());
-        let options = JournalOptions {
-            dir: dir.path().join("journal"),
-            segment_bytes: 1 << 20,
-            cap_bytes: 1 << 30,
-            group: Duration::from_millis(1),
-        };
-        let journal = Journal::open(options, metrics.clone()).unwrap();
-        let rig = Self { dir, journal, metrics, hosts: Arc::default() };
-        rig.host(1, "web-1", &[("env", "prod")]);
-        rig
-    }
-
-    fn host(&self, number: u8, name: &str, labels: &[(&str, &str)]) {
-        let tags = HostTags::new(name, labels.iter().copied());
-        self.hosts.lock().unwrap().insert(HostId([number; 16]), Arc::new(tags));
-    }
-
-    fn options(&self, url: String, token: Token) -> InfluxOptions {
-        InfluxOptions {
-            batch_wait: Duration::from_millis(50),
-            backoff_min: Duration::from_millis(20),
-            backoff_max: Duration::from_millis(500),
-            slow_retry: Duration::from_millis(500),
-            ..InfluxOptions::new(url, ORG, BUCKET, token, self.dir.path().join("influx.cursor"))
-        }
-    }
-
-    async fn commit(&self, number: u8, samples: Vec<Sample>) {
-        let host = HostId([number; 16]);
-        let record = Record { host, received_ms: now_ms(), backlog: false, samples };
-        self.journal.append(&Encoded::new(&record).unwrap()).unwrap().wait().await.unwrap();
-    }
-
-    fn start(&self, options: &InfluxOptions) -> Running {
-        let reader = self.journal.reader("influx", starting_point(options)).unwrap();
-        let hosts = self.hosts.clone();
-        let tags_at: TagsAt = Arc::new(move |host, _| hosts.lock().unwrap().get(&host).cloned());
-        let shutdown = CancellationToken::new();
-        let metrics = self.metrics.clone();
-        let task = tokio::spawn(influx::run(options.clone(), reader, tags_at, metrics, shutdown.clone()));
-        Running { shutdown, task }
-    }
-
-    fn errors(&self, reason: &str) -> u64 {
-        self.metrics.influx_errors.iter().find(|(word, _)| *word == reason).unwrap().1
-    }
-
-    fn dropped(&self, reason: &str) -> u64 {
-        self.metrics.influx_dropped.iter().find(|(word, _)| *word == reason).unwrap().1
-    }
-
-    /// Waits until all that was committed is settled and the gauges say so.
-    async fn drained(&self) {
-        soon("all is written", || {
-            self.cursor() == self.journal.end() && self.metrics.influx_lag_bytes.get() == 0
-        })
-        .await;
-        assert_eq!(self.metrics.influx_lag_ms.get(), 0);
-    }
-
-    fn cursor(&self) -> Position {
-        let file = self.dir.path().join("influx.cursor");
-        influx::cursor::load(&file).unwrap().unwrap_or_default()
-    }
-}
-
-struct Running {
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), InfluxError>>,
-}
-
-impl Running {
-    async fn stop(self) {
-        self.shutdown.cancel();
-        tokio::time::timeout(SOON, self.task).await.expect("it ends").unwrap().unwrap();
-    }
-
-    async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
-    }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis().try_into().unwrap()
-}
-
-async fn soon(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < SOON, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
 
 fn assert_same(found: &BTreeSet<StoredField>, expected: &BTreeSet<StoredField>) {
     let missing: Vec<_> = expected.difference(found).take(3).collect();
@@ -178,8 +81,8 @@ async fn samples_are_read_back_field_by_field_with_flux_and_influxql() {
     let running = rig.start(&rig.options(influxd.url(), influxd.token()));
     rig.drained().await;
     assert_stored(&influxd, &all).await;
-    assert_eq!(rig.metrics.influx_dropped.iter().map(|(_, count)| count).sum::<u64>(), 0);
-    assert!(rig.metrics.influx_lines.get() > 120 * 20);
+    assert_eq!(rig.metrics().dropped.iter().map(|(_, count)| count).sum::<u64>(), 0);
+    assert!(rig.metrics().lines.get() > 120 * 20);
     running.stop().await;
 }
 
@@ -241,7 +144,7 @@ async fn nothing_is_missing_after_influxdb_was_killed_while_samples_came() {
         }
         if n == 150 || n == 250 {
             soon("it is noticed", || rig.errors("unreachable") > 0).await;
-            soon("the lag is seen", || rig.metrics.influx_lag_bytes.get() > 0).await;
+            soon("the lag is seen", || rig.metrics().lag_bytes.get() > 0).await;
             influxd.start_again().await;
         }
         tokio::time::sleep(Duration::from_millis(3)).await;
@@ -281,13 +184,13 @@ async fn a_wrong_token_and_a_missing_bucket_keep_everything_until_they_are_mende
     assert_same(&from_flux(influxd.everything("later").await), &expected(&tags, &sample));
 
     // One that may only write is enough.
-    std::fs::remove_file(&options.cursor_file).unwrap();
+    std::fs::remove_file(options.cursor_file()).unwrap();
     options = rig.options(influxd.url(), may_only_write);
     let running = rig.start(&options);
     rig.drained().await;
     running.stop().await;
     assert_same(&from_flux(influxd.everything(BUCKET).await), &expected(&tags, &sample));
-    assert_eq!(rig.metrics.influx_dropped.iter().map(|(_, count)| count).sum::<u64>(), 0);
+    assert_eq!(rig.metrics().dropped.iter().map(|(_, count)| count).sum::<u64>(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -312,7 +215,13 @@ async fn a_type_conflict_and_an_old_point_lose_their_own_line_only_and_are_count
     let mut found = from_flux(influxd.everything("short").await);
     found.retain(|field| field.measurement != "kernel");
     assert_same(&found, &wanted);
-    assert_eq!(rig.dropped("type_conflict_or_too_old"), 2);
+    assert_eq!((rig.dropped("type_conflict"), rig.dropped("too_old")), (1, 1));
+    // The conflict is a person's business, what is too old is not.
+    let (entries, total) = rig.target(&options, None).quarantine.newest(0, 10).unwrap();
+    assert_eq!(total, 1);
+    assert!(entries[0].line.starts_with("kernel,") && entries[0].reason == "type_conflict", "{entries:?}");
+    assert!(entries[0].words.contains("already exists as type string"), "{entries:?}");
+    assert_eq!(rig.metrics().quarantined.get(), 1);
 }
 
 /// Drives `delivery` with real requests until all is settled; gives what was dropped.
@@ -337,10 +246,11 @@ async fn deliver(client: &WriteClient, delivery: &mut Delivery) -> Vec<Dropped> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_malformed_line_is_found_among_a_thousand_and_the_others_are_stored() {
     let influxd = Influxd::start().await;
-    let options = InfluxOptions::new(influxd.url(), ORG, BUCKET, influxd.token(), "unused");
+    let options = InfluxOptions::new("influx", influxd.url(), ORG, BUCKET, influxd.token(), "unused");
     let client = WriteClient::new(&options).unwrap();
     let mut delivery = Delivery::new(Limits {
         in_flight: 1,
+        owed_in_flight: 1,
         max_lines: 5_000,
         backoff_min: Duration::from_millis(500),
         backoff_max: Duration::from_secs(30),
@@ -393,9 +303,9 @@ async fn survives(script: Vec<Behave>, reason: &str) {
     rig.drained().await;
     running.stop().await;
     assert_eq!(fake.lines().len(), 10, "{reason}");
-    assert_eq!(rig.metrics.influx_lines.get(), 10, "{reason}");
+    assert_eq!(rig.metrics().lines.get(), 10, "{reason}");
     assert_eq!(rig.errors(reason), count, "{reason}");
-    assert_eq!(rig.metrics.influx_dropped.iter().map(|(_, count)| count).sum::<u64>(), 0, "{reason}");
+    assert_eq!(rig.metrics().dropped.iter().map(|(_, count)| count).sum::<u64>(), 0, "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -448,8 +358,7 @@ async fn a_server_that_is_not_there_yet_gets_everything_once_it_is() {
     rig.commit(1, vec![small_sample(1_000, 1)]).await;
     let running = rig.start(&rig.options(format!("http://{addr}"), "t".into()));
     soon("it is tried again and again", || rig.errors("unreachable") >= 4).await;
-    soon("the lag is seen", || rig.metrics.influx_lag_bytes.get() > 0 && rig.metrics.influx_lag_ms.get() > 0)
-        .await;
+    soon("the lag is seen", || rig.metrics().lag_bytes.get() > 0 && rig.metrics().lag_ms.get() > 0).await;
     running.stop().await;
     let fake = Fake::start([]).await;
     let running = rig.start(&rig.options(fake.url(), "t".into()));
@@ -515,7 +424,7 @@ async fn a_damaged_cursor_writes_everything_again_and_loses_nothing() {
     let running = rig.start(&options);
     rig.drained().await;
     running.stop().await;
-    std::fs::write(&options.cursor_file, b"not a cursor at all, by far").unwrap();
+    std::fs::write(options.cursor_file(), b"not a cursor at all, by far").unwrap();
     rig.commit(1, vec![small_sample(5_000, 5)]).await;
     let running = rig.start(&options);
     soon("it is written", || fake.lines().len() == 3).await;
@@ -557,17 +466,17 @@ async fn a_shutdown_does_not_wait_for_an_influxdb_that_hangs() {
 async fn options_that_cannot_work_are_refused_before_anything_starts() {
     let rig = Rig::new();
     for (url, org, token) in [("localhost:8086", "o", "t"), ("http://h", "", "t"), ("http://h", "o", "")] {
-        let options = InfluxOptions::new(url, org, "b", token, rig.dir.path().join("c"));
+        let options = InfluxOptions::new("influx", url, org, "b", token, rig.dir.path().join("c"));
         assert!(options.check().is_err(), "{url} {org} {token}");
     }
-    let options = InfluxOptions::new("localhost:8086", "o", "b", "t", rig.dir.path().join("c"));
+    let options = InfluxOptions::new("influx", "localhost:8086", "o", "b", "t", rig.dir.path().join("c"));
     assert!(matches!(check(&options).await, Err(InfluxError::Url { .. })));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_check_tells_what_the_token_sees_and_a_second_set_up_is_refused() {
     let influxd = Influxd::start().await;
-    let mut options = InfluxOptions::new(influxd.url(), ORG, BUCKET, influxd.token(), "unused");
+    let mut options = InfluxOptions::new("influx", influxd.url(), ORG, BUCKET, influxd.token(), "unused");
     assert!(matches!(check(&options).await, Ok(Found::Bucket { version }) if version.contains("2.")));
     options.token = influxd.create_write_token(BUCKET).await;
     assert!(matches!(check(&options).await, Ok(Found::NoBucketSeen { .. })));

@@ -52,7 +52,7 @@ async fn what_the_client_sends_is_what_influxdb_gives_back() {
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert!(client.stop().success());
     wait_for("InfluxDB to have all of it", Duration::from_secs(60), || {
-        (server.metric("vitals_influx_lag_bytes") == 0.0).then_some(())
+        (server.metric("vitals_influx_lag_bytes{target=\"influx\"}") == 0.0).then_some(())
     });
     assert!(server.stop().success());
 

@@ -256,7 +256,7 @@ fn client_health() -> impl Strategy<Value = ClientHealth> {
             skew_ms: signed[0],
             clock_steps: counts[7],
             last_step_ms: signed[1],
-            memory: counts[8],
+            memory: times[1],
             cpu_ms: counts[9],
             dropped,
         },

@@ -248,7 +248,8 @@ impl<In: Message, Out> Decoder for FrameCodec<In, Out> {
         match self.decode(buffer)? {
             Some(message) => Ok(Some(message)),
             None if buffer.is_empty() => Ok(None),
-            None => Err(CodecError::Truncated.into()),
+            // A connection that was cut, not a peer that breaks the protocol.
+            None => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
         }
     }
 }

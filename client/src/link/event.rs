@@ -66,8 +66,9 @@ pub enum Event {
     Waiting(Waiting),
     /// The server said its time.
     ServerClock {
-        /// Its clock now, in ms since 1970: what it said, and half of the shortest round trip of this connection. Wrong
-        /// by at most that half, and by little on a way that is as long there as back.
+        /// Its clock now, in ms since 1970: what it said, and half of the shortest time on this connection from asking to
+        /// hearing the answer. Wrong by at most that half. The server's own work, mostly its disk, is in that time, so on
+        /// a short way it is some 10 ms too much.
         server_time_ms: i64,
     },
 }

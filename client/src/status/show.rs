@@ -66,19 +66,19 @@ fn samples(table: &mut Table, status: &Status) {
         Some(0) => "as the server's".to_owned(),
         Some(ahead) => {
             let word = if ahead > 0 { "behind" } else { "ahead of" };
-            format!("{} {word} the server's", milliseconds(ahead))
+            format!("about {} {word} the server's", milliseconds(ahead))
         }
         None => "not compared with a server's yet".to_owned(),
     };
     let steps = match (status.clock_steps, status.last_step_ms) {
-        (0, _) | (_, None) => "no steps".to_owned(),
+        (0, _) | (_, None) => "none".to_owned(),
         (count, Some(last)) => {
-            let word = if count == 1 { "step" } else { "steps" };
             let way = if last < 0 { "back" } else { "forward" };
-            format!("{} {word}, the last {} {way}", number(count), milliseconds(last))
+            format!("{}, the last by {} {way}", number(count), milliseconds(last))
         }
     };
-    table.line("clock", &format!("{skew}; {steps}"));
+    table.line("clock", &skew);
+    table.line("  steps", &steps);
 }
 
 fn process(table: &mut Table, status: &Status) {

@@ -56,7 +56,8 @@ fn all_that_people_ask_for_stands_in_eighty_columns() {
         "  waiting       1 in memory, 250 on disk; the oldest is 20 min 50 s old",
         "  dropped       7: queue_full 5, too_large 2",
         "spool           1.0 MiB on disk",
-        "clock           3 ms ahead of the server's; 1 step, the last 1 h 0 min back",
+        "clock           about 3 ms ahead of the server's",
+        "  steps         1, the last by 1 h 0 min back",
         "  host          web-1 (0123456789abcdef0123456789abcdef)",
         "  memory        3.0 MiB",
         "  CPU time      8.6 s (0.009 % of a core)",
@@ -76,7 +77,8 @@ fn a_client_that_just_started_has_no_holes_in_its_table() {
         "last error      none",
         "  waiting       0 in memory, 0 on disk",
         "  dropped       0",
-        "clock           not compared with a server's yet; no steps",
+        "clock           not compared with a server's yet",
+        "  steps         none",
         "  memory        unknown",
     ] {
         assert!(text.lines().any(|found| found == line), "{line:?} is missing in\n{text}");

@@ -122,7 +122,8 @@ fn write_targets(text: &mut Text, targets: &[Arc<TargetMetrics>]) {
     });
     let help = "Lines that InfluxDB refused and that are in quarantine.";
     text.of_targets("vitals_influx_quarantined_total", "counter", help, targets, |t| t.quarantined.get());
-    let by_reason: [(&str, &str, fn(&TargetMetrics) -> &Reasons); 3] = [
+    type ReasonsOf = fn(&TargetMetrics) -> &Reasons;
+    let by_reason: [(&str, &str, ReasonsOf); 3] = [
         ("vitals_influx_errors_total", "Writes that failed and are tried again.", |t| &t.errors),
         ("vitals_influx_dropped_total", "Lines that InfluxDB will never take.", |t| &t.dropped),
         ("vitals_influx_quarantine_lost_total", "Dropped lines that are not in quarantine.", |t| {

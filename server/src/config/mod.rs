@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use influx::{FIRST_TARGET, Influx, InfluxTarget, is_target_name};
 pub use overrides::Overrides;
-pub use parts::{Clients, DataDir, Http, Journal, Log, LogFormat, LogLevel, Store};
+pub use parts::{Clients, DataDir, Http, Journal, Log, LogFormat, LogLevel, ShutdownTimeout, Store};
 pub use values::{Masked, Time};
 use values::{duration_within, within};
 
@@ -55,6 +55,8 @@ pub enum ConfigError {
 pub struct Config {
     /// Where everything is kept. Default: `/var/lib/vitals` for root, else `vitals` under the user's data directory.
     pub data_dir: DataDir,
+    /// Time that the whole way down may take at a SIGTERM. Default: 10 s.
+    pub shutdown_timeout: ShutdownTimeout,
     /// The port for clients.
     pub clients: Clients,
     /// The port for the page and the API.
@@ -104,6 +106,7 @@ impl Config {
             }
         }
         set(&mut self.data_dir.0, over.data_dir);
+        set(&mut self.shutdown_timeout.0, over.shutdown_timeout);
         set(&mut self.clients.listen, over.listen);
         set(&mut self.clients.insecure, over.insecure);
         set(&mut self.http.listen, over.http_listen);
@@ -141,11 +144,12 @@ impl Config {
         within("clients.max_connections", clients.max_connections, 1..=MAX_CONNECTIONS)?;
         within("clients.max_strangers_per_address", clients.max_strangers_per_address, 1..=MAX_CONNECTIONS)?;
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        duration_within("shutdown_timeout", self.shutdown_timeout.0, second..=10 * minute)?;
         duration_within("clients.hello_timeout", clients.hello_timeout, second..=5 * minute)?;
         duration_within("journal.group", self.journal.group, Duration::ZERO..=second)?;
-        if self.journal.max_size < ByteSize::mib(16) {
+        if self.journal.max_size < ByteSize::mib(1) {
             return wrong(format!(
-                "journal.max_size = {} is too small: at least 16 MiB",
+                "journal.max_size = {} is too small: at least 1 MiB",
                 self.journal.max_size
             ));
         }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::values::Masked;
 use super::{ConfigError, LogFormat, LogLevel};
@@ -16,6 +17,9 @@ pub struct Overrides {
     /// Directory that holds everything the server keeps [env: VITALS_DATA_DIR]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Time that the whole way down may take at a SIGTERM [env: VITALS_SHUTDOWN_TIMEOUT] [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub shutdown_timeout: Option<Duration>,
     /// Address and port for clients [env: VITALS_LISTEN] [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
@@ -70,6 +74,9 @@ impl Overrides {
         Ok(Self {
             config: path("VITALS_CONFIG"),
             data_dir: path("VITALS_DATA_DIR"),
+            shutdown_timeout: parsed(parse("VITALS_SHUTDOWN_TIMEOUT", "a time such as 10s"), |text| {
+                humantime::parse_duration(text).ok()
+            })?,
             listen: parsed(parse("VITALS_LISTEN", address), |text| text.parse().ok())?,
             insecure: parsed(parse("VITALS_INSECURE", "true or false"), yes_or_no)?,
             http_listen: parsed(parse("VITALS_HTTP_LISTEN", address), |text| text.parse().ok())?,

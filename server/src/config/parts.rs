@@ -25,6 +25,17 @@ impl Default for DataDir {
     }
 }
 
+/// Time that the way down may take.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShutdownTimeout(#[serde(with = "duration")] pub Duration);
+
+impl Default for ShutdownTimeout {
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
+    }
+}
+
 /// The port for clients.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -35,6 +35,20 @@ fn a_wrong_value_says_what_would_be_right() {
 }
 
 #[test]
+fn the_way_down_takes_ten_seconds_unless_told_otherwise() {
+    assert_eq!(Config::default().shutdown_timeout.0, Duration::from_secs(10));
+    let environment = |text: &'static str| {
+        Config::layered(Overrides::default(), move |name| {
+            (name == "VITALS_SHUTDOWN_TIMEOUT").then(|| OsString::from(text))
+        })
+    };
+    assert_eq!(environment("90s").unwrap().shutdown_timeout.0, Duration::from_secs(90));
+    assert!(environment("soon").unwrap_err().to_string().contains("VITALS_SHUTDOWN_TIMEOUT"));
+    let config = parse("shutdown_timeout = \"0s\"\n").unwrap();
+    assert!(config.check().unwrap_err().to_string().contains("shutdown_timeout"));
+}
+
+#[test]
 fn plain_tcp_leaves_loopback_only_when_told_so() {
     let mut config = Config::default();
     config.clients.listen = "0.0.0.0:7400".parse().unwrap();

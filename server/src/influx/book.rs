@@ -127,7 +127,7 @@ impl Book {
         page.is_saved = false;
     }
 
-    /// Takes over a state that [`super::filler`] has come to, if nothing was added since it began.
+    /// Takes over a state that `filler` has come to, if nothing was added since it began.
     pub fn filled(&self, then: Owed) {
         let mut page = self.page();
         if page.owed.generation() == then.generation() {

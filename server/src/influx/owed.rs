@@ -1,5 +1,5 @@
 //! What a target is owed: spans of sample time that it did not get from the journal, and gets from history. Plain logic
-//! without I/O; [`super::book`] keeps it on disk, [`super::filler`] reads history for it.
+//! without I/O; [`super::book`] keeps it on disk, `filler` reads history for it.
 //!
 //! A span that concerns all hosts comes from live records, whose samples were taken when they came. Backlog, and hosts
 //! whose clocks are off, have spans of their own. Spans that overlap, or lie nearer to each other than [`TOUCH_MS`], are

@@ -25,7 +25,9 @@ pub(super) fn record(number: i64, bytes: usize) -> Record {
 }
 
 pub(super) fn options(dir: &Path) -> JournalOptions {
-    JournalOptions { group: Duration::from_millis(5), ..JournalOptions::new(dir.to_owned()) }
+    // So that a record is as long on disk as it says.
+    let compress = false;
+    JournalOptions { group: Duration::from_millis(5), compress, ..JournalOptions::new(dir.to_owned()) }
 }
 
 pub(super) fn open(options: JournalOptions) -> (Journal, Arc<Metrics>) {

@@ -57,12 +57,20 @@ pub struct JournalOptions {
     pub cap_bytes: u64,
     /// Time that a commit waits for others to join it.
     pub group: Duration,
+    /// Whether what is committed together is compressed together.
+    pub compress: bool,
 }
 
 impl JournalOptions {
-    /// The defaults: segments of 16 MiB, a cap of 2 GiB, groups of 25 ms.
+    /// The defaults: segments of 16 MiB, a cap of 2 GiB, groups of 25 ms, compressed.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, segment_bytes: 16 << 20, cap_bytes: 2 << 30, group: Duration::from_millis(25) }
+        Self {
+            dir,
+            segment_bytes: 16 << 20,
+            cap_bytes: 2 << 30,
+            group: Duration::from_millis(25),
+            compress: true,
+        }
     }
 }
 
@@ -158,12 +166,12 @@ impl Journal {
         free: Option<u64>,
         metrics: Arc<Metrics>,
     ) -> Result<(Journal, Committer), JournalError> {
-        let JournalOptions { dir, segment_bytes, cap_bytes, group: _ } = options;
+        let JournalOptions { dir, segment_bytes, cap_bytes, group: _, compress } = options;
         // A directory that is not there yet holds nothing.
         let own = fs.list(&dir).map_or(0, |files| files.iter().map(|(_, bytes)| bytes).sum());
         let (cap, segment_bytes) = Cap::at_open(cap_bytes, segment_bytes, own, free);
-        let (writer, opened) =
-            Writer::open_on(fs, LogOptions { dir, segment_bytes, compress: true }).map_err(|error| disk_error(&error))?;
+        let (writer, opened) = Writer::open_on(fs, LogOptions { dir, segment_bytes, compress })
+            .map_err(|error| disk_error(&error))?;
         let view = writer.view().clone();
         tracing::info!(
             bytes = view.bytes(),
@@ -258,7 +266,13 @@ impl Journal {
         if shared.disk_bytes.load(Relaxed) >= shared.cap() {
             let slowest = shared.slowest();
             let reader = slowest.as_ref().map_or("nobody", |(name, _)| name);
-            return Some(format!("full: {reader} has not passed its oldest part"));
+            let cap = shared.cap();
+            let bound = if cap < shared.configured_bytes {
+                format!("; the free disk space bounds it to {cap} bytes")
+            } else {
+                String::new()
+            };
+            return Some(format!("full: {reader} has not passed its oldest part{bound}"));
         }
         lock(&shared.failing).clone()
     }

@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     /// Size at which appends are refused, now.
     pub(super) cap_bytes: AtomicU64,
+    /// The same where the disk has plenty.
+    pub(super) configured_bytes: u64,
     pub(super) segment_bytes: u64,
     /// Bytes of all segments, as of the last commit or removal.
     pub(super) disk_bytes: AtomicU64,
@@ -89,6 +91,7 @@ impl Shared {
             view,
             metrics,
             cap_bytes: AtomicU64::new(cap_bytes),
+            configured_bytes: cap_bytes,
             segment_bytes,
             disk_bytes: AtomicU64::new(disk_bytes),
             queue: Mutex::default(),

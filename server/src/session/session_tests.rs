@@ -35,6 +35,8 @@ impl Rig {
         let metrics = Arc::new(Metrics::new());
         let mut options = JournalOptions::new(dir.path().join("journal"));
         let mut room = Room::default();
+        // So that a record is as long on disk as it says.
+        options.compress = false;
         change(&mut options, &mut room);
         let (journal, committer) = Journal::open_manual(Arc::new(RealFs), options, metrics.clone()).unwrap();
         let store = journal.reader("store", Position::default()).unwrap();

@@ -168,6 +168,27 @@ impl Header {
     }
 }
 
+/// How many samples a damaged blob holds, if no more than one byte of its head is damaged.
+pub(super) fn samples_of(blob: &[u8]) -> usize {
+    const ROWS: std::ops::Range<usize> = 8..12;
+    let rows = |head: &[u8]| head.get(ROWS)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes) as usize);
+    let directory = blob.get(12..16).and_then(|bytes| bytes.first_chunk());
+    let head_bytes = directory.map_or(0, |bytes| HEADER_BYTES + u32::from_le_bytes(*bytes) as usize);
+    let mut head = blob.get(..head_bytes).unwrap_or_default().to_vec();
+    // Where the number itself is damaged, the checksum tells what it was.
+    for place in ROWS {
+        let Some(&found) = head.get(place) else { break };
+        for byte in 0..=u8::MAX {
+            head[place] = byte;
+            if Directory::split(&head).is_some() {
+                return rows(&head).unwrap_or_default();
+            }
+        }
+        head[place] = found;
+    }
+    rows(blob).filter(|rows| *rows <= MAX_ROWS).unwrap_or_default()
+}
+
 /// Where a column lies and how to read it.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
@@ -198,12 +219,16 @@ impl Directory {
     pub(super) fn read(bytes: &[u8]) -> Result<Self, BlobError> {
         let header = Header::read(bytes)?;
         let head = bytes.get(..header.head_bytes).ok_or(BlobError::Short)?;
-        let (fixed, directory) = head.split_at(HEADER_BYTES);
-        let (fixed, checksum) = fixed.split_at(HEADER_BYTES - 4);
-        if crc32c::crc32c_append(crc32c::crc32c(fixed), directory).to_le_bytes() != checksum {
-            return Err(BlobError::Checksum);
-        }
+        let directory = Self::split(head).ok_or(BlobError::Checksum)?;
         Self::entries(header, directory).ok_or(BlobError::Short)
+    }
+
+    /// The directory of a head whose checksum is right.
+    fn split(head: &[u8]) -> Option<&[u8]> {
+        let (fixed, directory) = head.split_at_checked(HEADER_BYTES)?;
+        let (fixed, checksum) = fixed.split_at(HEADER_BYTES - 4);
+        let right = crc32c::crc32c_append(crc32c::crc32c(fixed), directory).to_le_bytes();
+        (right == checksum).then_some(directory)
     }
 
     fn entries(header: Header, mut rest: &[u8]) -> Option<Self> {
@@ -246,13 +271,19 @@ impl Directory {
         Ok(Column { number: entry.number, kind: entry.coding.kind, rows, cells })
     }
 
-    fn decode(&self, entry: &Entry, data: &[u8], count: usize) -> Result<Vec<i64>, BlobError> {
+    /// Whether the data of an entry are those that were written.
+    fn check(&self, entry: &Entry, data: &[u8]) -> Result<(), BlobError> {
         if data.len() != entry.bytes {
             return Err(BlobError::Short);
         }
         if !entry.coding.is_constant() && crc32c::crc32c(data) != entry.checksum {
             return Err(BlobError::Checksum);
         }
+        Ok(())
+    }
+
+    fn decode(&self, entry: &Entry, data: &[u8], count: usize) -> Result<Vec<i64>, BlobError> {
+        self.check(entry, data)?;
         Ok(decode(&entry.coding, &self.pco_header, data, count)?)
     }
 }
@@ -281,18 +312,25 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
+/// Reads the times of a blob in which all is whole.
+pub(super) fn read_times(blob: &[u8]) -> Result<Vec<i64>, BlobError> {
+    let directory = Directory::read(blob)?;
+    for entry in &directory.columns {
+        directory.check(entry, data_of(blob, entry)?)?;
+    }
+    directory.times(data_of(blob, &directory.times)?)
+}
+
+fn data_of<'a>(blob: &'a [u8], entry: &Entry) -> Result<&'a [u8], BlobError> {
+    let end = entry.offset.checked_add(entry.bytes);
+    end.and_then(|end| blob.get(entry.offset..end)).ok_or(BlobError::Short)
+}
+
 /// Reads all of a blob.
 pub(super) fn read_all(blob: &[u8]) -> Result<Table, BlobError> {
     let directory = Directory::read(blob)?;
-    let data = |entry: &Entry| {
-        entry
-            .offset
-            .checked_add(entry.bytes)
-            .and_then(|end| blob.get(entry.offset..end))
-            .ok_or(BlobError::Short)
-    };
-    let times = directory.times(data(&directory.times)?)?;
-    let columns = directory.columns.iter().map(|entry| directory.column(entry, data(entry)?));
+    let times = directory.times(data_of(blob, &directory.times)?)?;
+    let columns = directory.columns.iter().map(|entry| directory.column(entry, data_of(blob, entry)?));
     Ok(Table { times, columns: columns.collect::<Result<_, _>>()? })
 }
 

@@ -494,35 +494,17 @@ fn merge_pieces(
     let raw_key = db::key(hour, host);
     let mut tables: Vec<Table> = Vec::with_capacity(pieces.len() + 1);
     let mut bytes = 0;
-    let raw = match transaction.view().blob(Blobs::Raw, raw_key) {
-        Err(error @ StorageError::Failed(_)) => return Err(error),
-        found => found.map_err(|error| error.to_string()),
-    };
-    if let Some(raw) = raw.transpose() {
-        bytes += raw.as_ref().map_or(0, Vec::len);
-        match raw.and_then(|raw| blob::read_all(&raw).map_err(|error| error.to_string())) {
-            Ok(table) => tables.push(table),
-            // Writing the hour anew would lose what is still readable of it; the pieces can be read as they are.
-            Err(error) => {
-                shared.damaged(Blobs::Raw, raw_key, &error);
-                return Ok(0);
-            }
-        }
+    match read_damaged(transaction, shared, Blobs::Raw, raw_key, &mut bytes)? {
+        Some(Ok(table)) => tables.push(table),
+        None => {}
+        // Writing the hour anew would lose what is still readable of it; the pieces can be read as they are.
+        Some(Err(())) => return Ok(0),
     }
     let mut merged = Vec::with_capacity(pieces.len());
     for key in pieces {
-        let piece = match transaction.view().blob(Blobs::Pieces, *key) {
-            Err(error @ StorageError::Failed(_)) => return Err(error),
-            found => found.map_err(|error| error.to_string()),
-        };
-        let Some(piece) = piece.transpose() else { continue };
-        bytes += piece.as_ref().map_or(0, Vec::len);
-        match piece.and_then(|piece| blob::read_all(&piece).map_err(|error| error.to_string())) {
-            Ok(table) => {
-                tables.push(table);
-                merged.push(*key);
-            }
-            Err(error) => shared.damaged(Blobs::Pieces, *key, &error),
+        if let Some(Ok(table)) = read_damaged(transaction, shared, Blobs::Pieces, *key, &mut bytes)? {
+            tables.push(table);
+            merged.push(*key);
         }
         if bytes > MAX_MERGE_BYTES {
             return Ok(0);
@@ -546,6 +528,30 @@ fn merge_pieces(
             Ok(0)
         }
     }
+}
+
+/// Reads a blob that is to be merged, and adds its size to `bytes`. One that is damaged is noted.
+fn read_damaged(
+    transaction: &dyn Transaction,
+    shared: &Shared,
+    blobs: Blobs,
+    key: i64,
+    bytes: &mut usize,
+) -> Result<Option<Result<Table, ()>>, StorageError> {
+    let (samples, detail) = match transaction.view().blob(blobs, key) {
+        Ok(None) => return Ok(None),
+        Ok(Some(blob)) => {
+            *bytes += blob.len();
+            match blob::read_all(&blob) {
+                Ok(table) => return Ok(Some(Ok(table))),
+                Err(error) => (blob::samples_of(&blob), error.to_string()),
+            }
+        }
+        Err(StorageError::Damaged(detail)) => (0, detail),
+        Err(error @ StorageError::Failed(_)) => return Err(error),
+    };
+    shared.damaged(blobs, key, samples, &detail);
+    Ok(Some(Err(())))
 }
 
 /// Adds a piece behind those that the host has in this hour; false when it can have no more.

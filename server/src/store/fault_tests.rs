@@ -7,7 +7,7 @@ use vitals_wire::section::{Event, EventKind, Events};
 
 use super::db::{self, Blobs};
 use super::engine::{Engine, Seal};
-use super::test_support::{BASE_MS, Rig, host, sample};
+use super::test_support::{BASE_MS, Rig, host, sample, written};
 use super::{StoreError, read};
 
 /// Two hours of two hosts, the first hour merged, and the file closed.
@@ -23,6 +23,21 @@ fn filled() -> Rig {
     rig.pass(2 * 3_600_000);
     rig.merge_all();
     checkpoint(&mut rig);
+    rig
+}
+
+/// As `filled`, one host, with 24 samples in the first hour's blob and 12 in a piece of the next.
+fn filled_a_little() -> Rig {
+    let mut rig = Rig::new();
+    for (hour, part) in [(0, 0), (0, 1), (1, 0)] {
+        let at = |i: i64| BASE_MS + hour * 3_600_000 + (part * 12 + i) * 5_000;
+        rig.send(host(1), (0..12).map(|i| sample(host(1), at(i))).collect());
+        rig.commit(Seal::All);
+    }
+    rig.pass(5_000_000);
+    rig.merge_all();
+    // Hundreds of small changes follow, which need not be durable.
+    rig.connection().pragma_update(None, "synchronous", "OFF").unwrap();
     rig
 }
 
@@ -163,6 +178,57 @@ fn a_damaged_blob_is_skipped_and_counted_once_and_the_rest_is_read() {
             Some(blob),
             "it stays for whoever can repair it"
         );
+    }
+}
+
+#[test]
+fn a_flipped_byte_loses_the_samples_that_are_counted_and_no_other() {
+    let mut rig = filled_a_little();
+    for (blobs, sql) in [
+        (Blobs::Raw, "UPDATE raw SET blob = ?1 WHERE key = ?2"),
+        (Blobs::Pieces, "UPDATE pieces SET blob = ?1 WHERE key = ?2"),
+    ] {
+        let key = db::first_key(rig.connection(), blobs, 0).unwrap().unwrap();
+        let whole = db::blob(rig.connection(), blobs, key).unwrap().unwrap();
+        let samples = super::blob::read_all(&whole).unwrap().times;
+        let all = rig.engine().samples(host(1), 0, i64::MAX).unwrap();
+        let left: Vec<i64> = all.iter().copied().filter(|time| !samples.contains(time)).collect();
+        assert_eq!((left.len(), samples.len()), if blobs == Blobs::Raw { (12, 24) } else { (24, 12) });
+        let mut random = fastrand::Rng::with_seed(3);
+        let spread = (0..whole.len()).step_by(whole.len() / 100);
+        for place in (0..40).chain(spread).chain([whole.len() - 1]) {
+            let mut damaged = whole.clone();
+            damaged[place] ^= random.u8(1..);
+            rig.connection().execute(sql, rusqlite::params![damaged, key]).unwrap();
+            let shared = rig.engine().shared.clone();
+            let before = shared.counters.damaged_samples.get();
+            let times = shared.samples(host(1), 0..i64::MAX).unwrap();
+            let rows = shared.rows(host(1), 0..i64::MAX, usize::MAX).unwrap();
+            assert_eq!(rows.iter().map(|row| row.time_ms).collect::<Vec<_>>(), times, "byte {place}");
+            let sent: Vec<_> = times.iter().map(|time| sample(host(1), *time)).collect();
+            assert!(rig.lines(host(1), 0..i64::MAX) == written(&sent, 0..i64::MAX), "byte {place}");
+            assert_eq!(times, left, "byte {place}");
+            let counted = shared.counters.damaged_samples.get() - before;
+            assert_eq!(counted, samples.len() as u64, "byte {place}");
+            shared.damaged.lock().unwrap().clear();
+            if place % 8 > 0 {
+                rig.connection().execute(sql, rusqlite::params![whole, key]).unwrap();
+                continue;
+            }
+            // Also where the merge is first to find it.
+            rig.reopen();
+            rig.pass(2 * 3_600_000);
+            let late = vec![sample(host(1), samples[0] + 1)];
+            rig.send(host(1), late);
+            rig.commit(Seal::All);
+            rig.merge_all();
+            let shared = rig.engine().shared.clone();
+            assert_eq!(shared.counters.damaged_blobs.get(), 1, "byte {place}");
+            assert_eq!(shared.counters.damaged_samples.get(), samples.len() as u64, "byte {place}");
+            let found = shared.samples(host(1), 0..i64::MAX).unwrap();
+            assert_eq!(found.len(), left.len() + 1, "byte {place}");
+            rig = filled_a_little();
+        }
     }
 }
 

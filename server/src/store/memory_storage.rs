@@ -1,6 +1,7 @@
 //! A storage in memory, for simulations: quick, deterministic, and told when to fail. What a server stores is lost with it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -286,8 +287,9 @@ impl Transaction for Changes<'_> {
     fn put_event(&mut self, event: &StoredEvent) -> Result<(), StorageError> {
         let (state, undo) = self.change()?;
         let key = (event.time_ms, event.place);
-        if !state.events.contains_key(&key) {
-            undo.push(Undo::Event(key, state.events.insert(key, event.clone())));
+        if let Entry::Vacant(place) = state.events.entry(key) {
+            place.insert(event.clone());
+            undo.push(Undo::Event(key, None));
         }
         Ok(())
     }
@@ -339,3 +341,7 @@ impl Transaction for Changes<'_> {
         called
     }
 }
+
+#[cfg(test)]
+#[path = "memory_storage_tests.rs"]
+mod tests;

@@ -129,6 +129,9 @@ pub struct FieldInfo {
 pub struct StoreCounters {
     /// Blobs that could not be read and are skipped, each once since the start.
     pub damaged_blobs: Counter,
+    /// Samples of such blobs: none of them is among `samples` and `rows` any more, though `series` reads those fields
+    /// that are whole. As the blob says itself; 0 where SQLite cannot read it at all.
+    pub damaged_samples: Counter,
     /// Transactions that failed and were tried again.
     pub failed_commits: Counter,
     /// Hours of a host that were merged.
@@ -158,14 +161,15 @@ impl Shared {
         }
     }
 
-    /// Notes a blob that cannot be read.
-    fn damaged(&self, blobs: Blobs, key: i64, detail: &str) {
+    /// Notes a blob of so many samples that cannot be read.
+    fn damaged(&self, blobs: Blobs, key: i64, samples: usize, detail: &str) {
         let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         if damaged.len() >= MAX_DAMAGED || !damaged.insert((blobs, key)) {
             return;
         }
         drop(damaged);
         self.counters.damaged_blobs.add(1);
+        self.counters.damaged_samples.add(samples as u64);
         let (hour, number) = db::hour_and_host(key);
         let host = read(&self.memory).hosts.get(number as usize).map(|host| host.id.to_string());
         error!(
@@ -173,6 +177,7 @@ impl Shared {
             hour_ms = db::hour_start(hour),
             table = blobs.table(),
             key,
+            samples,
             error = detail,
             "a stretch of history is damaged and is skipped"
         );

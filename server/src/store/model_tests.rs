@@ -135,6 +135,47 @@ fn each_sample_that_comes_again_is_counted_once_as_a_duplicate() {
 }
 
 #[test]
+fn a_sample_that_comes_again_is_read_once_at_any_time_and_counted_when_it_is_merged() {
+    come_again(Rig::new());
+    come_again(Rig::in_memory());
+}
+
+fn come_again<S: Storage>(mut rig: Rig<S>) {
+    let samples: Vec<_> = (0..20).map(|i| sample(host(1), BASE_MS + i * 5_000)).collect();
+    let duplicates = |rig: &Rig<S>| rig.metrics.samples_duplicate.get();
+    rig.send(host(1), samples.clone());
+    rig.send(host(1), samples[..3].to_vec());
+    rig.check();
+    rig.commit(Seal::All);
+    assert_eq!(duplicates(&rig), 3, "twice in memory");
+    rig.send(host(1), samples.clone());
+    rig.check();
+    assert_eq!(duplicates(&rig), 3, "in a piece and in memory");
+    rig.commit(Seal::All);
+    rig.check();
+    assert_eq!(duplicates(&rig), 3, "in two pieces");
+    rig.reopen();
+    rig.pass(2 * 3_600_000);
+    rig.merge_all();
+    rig.check();
+    assert_eq!(duplicates(&rig), 23, "merged after a restart");
+    rig.pass(5 * 3_600_000);
+    rig.reopen();
+    rig.send(host(1), samples[..5].to_vec());
+    rig.check();
+    rig.commit(Seal::All);
+    rig.check();
+    assert_eq!(duplicates(&rig), 23, "in the hour's blob and a piece");
+    rig.reopen();
+    rig.merge_all();
+    rig.check();
+    rig.reopen();
+    rig.merge_all();
+    rig.check();
+    assert_eq!(duplicates(&rig), 28, "merged hours later, once");
+}
+
+#[test]
 fn pieces_of_an_hour_become_one_blob_when_it_is_over_and_late_data_join_it() {
     use super::db::{self, Blobs};
     let mut rig = Rig::new();

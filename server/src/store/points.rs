@@ -7,7 +7,7 @@
 //! points of a client which sends sections in another order than that of their kinds. What they say never differs, but
 //! for a series that one sample names twice: the first counts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -145,17 +145,19 @@ impl Series<'_> {
 
 /// The series of a table, in the order of points. `keys` are those of the table's columns, where they are known.
 fn series_of<'a>(table: &Table, keys: &'a [Option<Arc<ColumnKey>>]) -> Vec<Series<'a>> {
-    let mut found: BTreeMap<(&str, &[(Box<str>, Box<str>)]), Vec<(&'a ColumnKey, usize)>> = BTreeMap::new();
-    for (place, key) in keys.iter().enumerate() {
-        let Some(key) = key.as_deref() else { continue };
-        found.entry((&key.measurement, &key.tags)).or_default().push((key, place));
-    }
-    let mut series = Vec::with_capacity(found.len());
-    for mut columns in found.into_values() {
-        columns.sort_by(|a, b| a.0.field.cmp(&b.0.field));
+    let mut columns: Vec<(&ColumnKey, usize)> =
+        keys.iter().enumerate().filter_map(|(place, key)| Some((key.as_deref()?, place))).collect();
+    columns.sort_by(|(a, _), (b, _)| {
+        (&a.measurement, &a.tags, &a.field).cmp(&(&b.measurement, &b.tags, &b.field))
+    });
+    let is_same = |(a, _): &(&ColumnKey, usize), (b, _): &(&ColumnKey, usize)| {
+        a.measurement == b.measurement && a.tags == b.tags
+    };
+    let mut series = Vec::new();
+    for columns in columns.chunk_by(is_same) {
         let Some(&(key, _)) = columns.first() else { continue };
         let tags = key.tags.iter().map(|(key, value)| Tag { key, value }).collect();
-        let columns: Vec<usize> = columns.into_iter().map(|(_, place)| place).collect();
+        let columns: Vec<usize> = columns.iter().map(|(_, place)| *place).collect();
         let first = columns.iter().filter_map(|place| table.columns.get(*place)).map(|column| column.number);
         let first = first.min().unwrap_or_default();
         let one = Series { key, tags, columns };

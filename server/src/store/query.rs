@@ -34,6 +34,8 @@ enum Wanted<'a> {
     Names,
     /// Every one.
     All,
+    /// None, but of blobs that are whole.
+    Times,
 }
 
 impl Wanted<'_> {
@@ -41,6 +43,7 @@ impl Wanted<'_> {
         match self {
             Self::Columns(columns) => columns.binary_search(&number).is_ok(),
             Self::Names | Self::All => true,
+            Self::Times => false,
         }
     }
 }
@@ -88,7 +91,7 @@ impl Shared {
 
     pub(super) fn samples(&self, host: HostId, times: Range<i64>) -> Result<Vec<i64>, StoreError> {
         let mut found = Vec::new();
-        self.each_hour(host, times.clone(), Wanted::Columns(&[]), |table| {
+        self.each_hour(host, times.clone(), Wanted::Times, |table| {
             found.extend(table.times.iter().copied().filter(|time| times.contains(time)));
             Ok(ControlFlow::Continue(()))
         })?;
@@ -312,7 +315,7 @@ impl Shared {
             let keys = match view.keys(blobs, db::keys(hour, host)) {
                 Ok(keys) => keys,
                 Err(StorageError::Damaged(detail)) => {
-                    self.damaged(blobs, db::key(hour, host), &detail);
+                    self.damaged(blobs, db::key(hour, host), 0, &detail);
                     continue;
                 }
                 Err(error) => return Err(error.into()),
@@ -320,9 +323,13 @@ impl Shared {
             for key in keys {
                 match read_blob(view, blobs, key, wanted) {
                     Ok(table) => tables.push(table),
-                    Err(ReadError::Blob(error)) => self.damaged(blobs, key, &error.to_string()),
+                    Err(ReadError::Blob(error)) => {
+                        let samples = view.blob(blobs, key).ok().flatten();
+                        let samples = samples.map_or(0, |blob| blob::samples_of(&blob));
+                        self.damaged(blobs, key, samples, &error.to_string());
+                    }
                     Err(ReadError::Storage(StorageError::Damaged(detail))) => {
-                        self.damaged(blobs, key, &detail);
+                        self.damaged(blobs, key, 0, &detail);
                     }
                     Err(ReadError::Storage(error)) => return Err(error.into()),
                 }
@@ -387,9 +394,13 @@ enum ReadError {
 
 /// Reads the wanted columns of a blob and little else.
 fn read_blob(view: &dyn View, blobs: Blobs, key: i64, wanted: Wanted<'_>) -> Result<Table, ReadError> {
-    if matches!(wanted, Wanted::All) {
+    if matches!(wanted, Wanted::All | Wanted::Times) {
         let blob = view.blob(blobs, key)?.ok_or(BlobError::Short)?;
-        return Ok(blob::read_all(&blob)?);
+        let table = match wanted {
+            Wanted::Times => blob::read_times(&blob).map(|times| Table { times, columns: Vec::new() }),
+            _ => blob::read_all(&blob),
+        };
+        return Ok(table?);
     }
     let blob = view.open_blob(blobs, key)?;
     let mut head = vec![0; blob.size().min(FIRST_READ_BYTES)];

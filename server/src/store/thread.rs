@@ -136,15 +136,15 @@ impl Store {
         self.inner.shared.newest_ms(host)
     }
 
-    /// The times of all samples of a host from `from_ms` on and before `to_ms`, ascending, each once.
+    /// The times of all samples of a host from `from_ms` on and before `to_ms`, ascending, each once: of those that can be
+    /// read whole.
     pub fn samples(&self, host: HostId, from_ms: i64, to_ms: i64) -> Result<Vec<i64>, StoreError> {
         self.inner.shared.samples(host, from_ms..to_ms)
     }
 
     /// Gives `take` a host's samples from `from_ms` on and before `to_ms` as points, ascending by time, each time once,
-    /// until it breaks off; to go on, ask from the last time + 1 ms. Those of `HostId::SERVER` come with the events. A
-    /// reading connection is held meanwhile. Damaged stretches are skipped and counted, and so may an unlucky caller
-    /// get fewer samples than were stored: see `counters`.
+    /// until it breaks off; to go on, ask from the last time + 1 ms. Those of `HostId::SERVER` come with the events. One
+    /// of few reading connections is held meanwhile. Damaged stretches are skipped, and their samples counted.
     pub fn each_row(
         &self,
         host: HostId,

@@ -45,6 +45,8 @@ impl Rig {
             segment_bytes: 64 << 10,
             cap_bytes,
             group: Duration::from_millis(2),
+            // These tests are about sizes.
+            compress: false,
             ..JournalOptions::new(journal_dir)
         };
         let journal = Journal::open(options, self.metrics.clone()).unwrap();

@@ -43,6 +43,8 @@ struct State {
     /// Counting is too slow where throughput is measured.
     only_count: bool,
     max_delay: Duration,
+    /// Lines that hold this are not taken, the others are, and this is answered: status line and body.
+    refuses: Option<(&'static str, &'static str, &'static str)>,
 }
 
 impl Fake {
@@ -54,6 +56,11 @@ impl Fake {
     /// Takes all, each request after a random time up to `max_delay`.
     pub async fn slow(max_delay: Duration) -> Self {
         Self::with(State { max_delay, ..State::default() }).await
+    }
+
+    /// Takes all but lines that hold `text`; a request with such a line is answered `status` and `body`.
+    pub async fn refusing(text: &'static str, status: &'static str, body: &'static str) -> Self {
+        Self::with(State { refuses: Some((text, status, body)), ..State::default() }).await
     }
 
     /// Takes all without looking at it.
@@ -131,8 +138,13 @@ async fn serve(stream: TcpStream, state: Arc<State>) -> std::io::Result<()> {
         let behave = state.script.lock().unwrap().pop_front().unwrap_or(Behave::Take);
         match behave {
             Behave::Take => {
-                take(&state, &body, is_gzip);
-                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await?;
+                let answer = match (take(&state, &body, is_gzip), state.refuses) {
+                    (false, Some((_, status, body))) => {
+                        format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+                    }
+                    _ => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
+                };
+                stream.write_all(answer.as_bytes()).await?;
             }
             Behave::TakeAndClose => {
                 take(&state, &body, is_gzip);
@@ -157,10 +169,11 @@ async fn serve(stream: TcpStream, state: Arc<State>) -> std::io::Result<()> {
     }
 }
 
-fn take(state: &State, body: &[u8], is_gzip: bool) {
+/// Whether every line was taken.
+fn take(state: &State, body: &[u8], is_gzip: bool) -> bool {
     if state.only_count {
         // Decompressing is InfluxDB's work and would be measured as the writer's.
-        return;
+        return true;
     }
     let mut text = String::new();
     if is_gzip {
@@ -169,7 +182,9 @@ fn take(state: &State, body: &[u8], is_gzip: bool) {
         text = String::from_utf8(body.to_vec()).unwrap();
     }
     let mut lines = state.lines.lock().unwrap();
-    for line in text.lines() {
+    let is_refused = |line: &str| state.refuses.is_some_and(|(text, _, _)| line.contains(text));
+    for line in text.lines().filter(|line| !is_refused(line)) {
         *lines.entry(line.to_owned()).or_default() += 1;
     }
+    !text.lines().any(is_refused)
 }

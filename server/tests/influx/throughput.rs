@@ -2,7 +2,6 @@
 //! `cargo test -p vitals-server --profile ci --test influx -- --ignored --nocapture throughput`.
 
 use super::*;
-use vitals_wire::line::write_sample;
 
 /// Of `readings::sample`, which is as long as a real host's.
 const SAMPLES: i64 = 30_000;
@@ -47,7 +46,7 @@ async fn measure(
     let before = cpu_ms();
     let begun = Instant::now();
     let running = rig.start(&options);
-    while rig.metrics.influx_lines.get() < lines {
+    while rig.metrics().lines.get() < lines {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let took = begun.elapsed();
@@ -57,8 +56,8 @@ async fn measure(
         .map(|(thread, ms)| ms - before.get(&thread).copied().unwrap_or(0))
         .sum();
     running.stop().await;
-    let errors: Vec<_> = rig.metrics.influx_errors.iter().filter(|(_, count)| *count > 0).collect();
-    let (requests, sum_us) = rig.metrics.influx_request.snapshot();
+    let errors: Vec<_> = rig.metrics().errors.iter().filter(|(_, count)| *count > 0).collect();
+    let (requests, sum_us) = rig.metrics().request.snapshot();
     let requests: u64 = requests.iter().sum();
     println!(
         "  {requests} requests of {} lines, {} ms each, errors {errors:?}",

@@ -29,6 +29,9 @@ const DIR: &str = "/var/lib/vitals-client";
 const SPOOL: &str = "/var/lib/vitals-client/spool";
 const STARTS: &str = "/var/lib/vitals-client/starts";
 
+/// A client tries its disk again at least so often, and then needs some samples' time to catch up.
+const SPOOL_RETRY_MS: u64 = 65_000;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Host {
@@ -49,8 +52,10 @@ pub struct Host {
     stops_with_machine: Option<bool>,
     /// How long it stays away then.
     down_ms: u64,
-    /// Whether its disk could be written all through this life and at its end.
+    /// Its disk could be written at the last kill, and had been for a while.
     has_disk: bool,
+    /// Until then a spool may wait before it tries a disk again that failed.
+    disk_bad_until: u64,
 }
 
 /// One run of the client.
@@ -100,6 +105,7 @@ impl Host {
             stops_with_machine: None,
             down_ms: 0,
             has_disk: true,
+            disk_bad_until: 0,
             plan: plan.clone(),
         }
     }
@@ -149,9 +155,9 @@ impl Host {
         }
     }
 
-    /// A disk that cannot be written makes a kill cost more.
-    pub fn disk_fails(&mut self) {
-        self.has_disk = false;
+    /// A disk that cannot be written makes a kill cost more, also for a while after it is mended.
+    pub fn disk_fails(&mut self, until: u64) {
+        self.disk_bad_until = self.disk_bad_until.max(until + SPOOL_RETRY_MS);
     }
 
     fn start(&mut self, ctx: &mut Ctx) {
@@ -469,6 +475,7 @@ impl Host {
 
     fn end(&mut self, ctx: &mut Ctx, with_machine: bool) {
         if let Some(life) = self.life.take() {
+            self.has_disk = self.disk_bad_until <= ctx.now;
             if let Some(conn) = life.conn {
                 ctx.net.died(ctx.now, conn, End::Client, with_machine);
             }

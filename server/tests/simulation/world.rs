@@ -185,7 +185,7 @@ impl World {
             }
             Fault::ClientDisk { host, disk, for_ms } => {
                 fail(&self.hosts[host].fs, disk);
-                self.hosts[host].disk_fails();
+                self.hosts[host].disk_fails(now + for_ms);
                 mend(for_ms, Mend::ClientDisk(host));
             }
             Fault::ServerDisk { disk, for_ms } => {

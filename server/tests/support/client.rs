@@ -12,6 +12,13 @@ pub fn client_binary() -> PathBuf {
     path
 }
 
+/// Exit code, output and errors of a `vitals-client` that ends by itself.
+pub fn ask_client(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(client_binary()).args(args).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
 /// A running `vitals-client`. Dropping it ends the process, by its id.
 pub struct Client(Child);
 
@@ -32,6 +39,18 @@ impl Client {
         Self::start(&args)
     }
 
+    /// The same with its log in this file.
+    pub fn run_logged(server: SocketAddr, dir: &Path, name: &str, more: &[&str], log: &Path) -> Self {
+        let server = server.to_string();
+        let child = Command::new(client_binary())
+            .args(["run", "--server", &server, "--data-dir", dir.to_str().unwrap(), "--hostname", name])
+            .args(more)
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(log).unwrap())
+            .spawn();
+        Self(child.unwrap())
+    }
+
     /// The process's id.
     pub fn pid(&self) -> u32 {
         self.0.id()
@@ -39,9 +58,19 @@ impl Client {
 
     /// SIGTERM, and how it ended.
     pub fn stop(&mut self) -> ExitStatus {
+        self.terminate();
+        self.wait(Duration::from_secs(30))
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.wait(Duration::from_secs(30))
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
     }
 
     /// Waits for its end.

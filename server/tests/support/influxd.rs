@@ -77,6 +77,11 @@ impl Influxd {
         self.token.clone()
     }
 
+    /// Its process's id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Asks it to end and waits until it has. What it holds stays.
     pub async fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };

@@ -104,6 +104,11 @@ impl Server {
         line.unwrap_or_else(|| panic!("no {name} in:\n{text}")).parse().unwrap()
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// SIGKILL, and gone.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

@@ -235,3 +235,59 @@ fn what_was_committed_is_read_in_order_whenever_the_machine_dies() {
     }
     assert!(deaths > 2_000, "{deaths}");
 }
+
+#[test]
+fn whatever_the_disk_refuses_is_told_what_is_stored_stays_and_it_carries_on() {
+    type Fault = fn(&mut Faults);
+    let faults: [(&str, Fault); 5] = [
+        ("No space left on device", |faults| faults.capacity = Some(600)),
+        ("Read-only file system", |faults| faults.read_only = true),
+        ("Permission denied", |faults| faults.denied = true),
+        ("Input/output error", |faults| faults.sync_fails = true),
+        ("Input/output error", |faults| faults.sync_dir_fails = true),
+    ];
+    for (reason, fault) in faults {
+        for compress in [false, true] {
+            let fs = ModelFs::new(1);
+            // Small segments: the directory is needed for each commit.
+            let options = LogOptions { dir: DIR.into(), segment_bytes: 1, compress };
+            let mut writer = Writer::open_on(Arc::new(fs.clone()), options).unwrap().0;
+            let mut rng = Rng::with_seed(1);
+            let mut commit = |writer: &mut Writer, number: u64| {
+                let mut payload = number.to_be_bytes().to_vec();
+                payload.extend((0..400).map(|_| rng.u8(..)));
+                writer.append(&payload)?;
+                writer.commit().map(drop)
+            };
+            commit(&mut writer, 1).unwrap();
+            fs.fail(fault);
+            for _ in 0..3 {
+                let error = commit(&mut writer, 2).unwrap_err();
+                let source = std::error::Error::source(&error).unwrap().to_string();
+                assert!(source.contains(reason) && error.can_try_again(), "{error}");
+                assert!(error.to_string().contains("/log/00000000000"), "it names the file: {error}");
+                if reason != "Permission denied" {
+                    assert_eq!(numbers(&writer), [1], "{reason}");
+                }
+            }
+            fs.fail(|faults| *faults = Faults::default());
+            assert_eq!(numbers(&writer), [1], "{reason}");
+            commit(&mut writer, 3).unwrap();
+            assert_eq!(numbers(&writer), [1, 3], "{reason}");
+            fs.crash(&mut Rng::with_seed(2));
+            let writer = open(&fs, 1, &mut Rng::with_seed(3)).unwrap();
+            let mut left = numbers(&writer);
+            left.retain(|number| *number != 2);
+            assert_eq!(left, [1, 3], "{reason}");
+        }
+    }
+}
+
+fn numbers(writer: &Writer) -> Vec<u64> {
+    let mut reader = writer.view().reader(Position::default());
+    let mut numbers = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        numbers.push(number_of(entry.payload));
+    }
+    numbers
+}

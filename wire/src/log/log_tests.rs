@@ -318,3 +318,54 @@ fn files_of_others_are_left_alone() {
     assert_eq!(fs::read(dir.path().join("notes.log")).unwrap(), b"mine");
     assert!(segment_path(dir.path(), 4).is_dir());
 }
+
+#[test]
+fn a_log_that_is_emptied_takes_some_bytes_and_never_uses_a_number_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path(), 100);
+    assert_eq!(writer.remove_all().unwrap(), Removed::default(), "nothing was in it");
+    (0..10u8).for_each(|n| drop(commit(&mut writer, &[&[n; 60]])));
+    let (end, bytes) = (writer.view().end(), writer.view().bytes());
+    let mut reader = writer.view().reader(end);
+    writer.append(b"waits").unwrap();
+    assert_eq!(writer.remove_all().unwrap().segments, 4, "the newest stays while a record waits");
+    writer.commit().unwrap();
+    assert_eq!(reader.next_entry().unwrap().unwrap().payload, b"waits");
+    assert_eq!(writer.remove_all().unwrap(), Removed { segments: 2, bytes: bytes / 5 + 28 + 9 + 5 });
+    assert_eq!(writer.remove_all().unwrap(), Removed::default());
+    assert_eq!((writer.view().bytes(), fs::read_dir(dir.path()).unwrap().count()), (FIRST_OFFSET, 1));
+    assert!(writer.view().end().segment > end.segment);
+    let emptied = writer.view().end();
+    drop(writer);
+    let (mut writer, _) = open(dir.path(), 100);
+    assert_eq!((writer.remove_all().unwrap(), writer.view().end()), (Removed::default(), emptied));
+    commit(&mut writer, &[b"later"]);
+    assert!(writer.view().end().segment > emptied.segment);
+    assert_eq!(reader_after(&writer, end), [b"later"]);
+}
+
+#[test]
+fn the_oldest_segment_goes_and_what_was_in_it_can_be_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, _) = open(dir.path(), 100);
+    assert_eq!(writer.remove_oldest().unwrap(), None);
+    (0..6u8).for_each(|n| drop(commit(&mut writer, &[&[n; 60]])));
+    for lost in [[0, 1], [2, 3], [4, 5]] {
+        let first = writer.view().first();
+        let mut reader = writer.view().reader(first);
+        let mut in_it = Vec::new();
+        while let Some(entry) = reader.next_entry().unwrap().filter(|entry| entry.at.segment == first.segment)
+        {
+            in_it.push(entry.payload[0]);
+        }
+        assert_eq!(in_it, lost);
+        let expected = SegmentInfo { number: first.segment, bytes: 28 + 2 * 69 };
+        assert_eq!(writer.remove_oldest().unwrap(), Some(expected));
+    }
+    assert_eq!(writer.view().bytes(), FIRST_OFFSET, "also the newest, by an empty one");
+    assert_eq!(writer.remove_oldest().unwrap(), None);
+    writer.append(b"waits").unwrap();
+    assert_eq!(writer.remove_oldest().unwrap(), None);
+    writer.commit().unwrap();
+    assert_eq!(read_all(writer.view()), [b"waits"]);
+}

@@ -32,8 +32,8 @@ pub struct ClientHealth {
     pub clock_steps: u64,
     /// The last of them in ms, forward positive.
     pub last_step_ms: Option<i64>,
-    /// Resident memory in bytes.
-    pub memory: u64,
+    /// Resident memory in bytes; `None` where the system does not tell.
+    pub memory: Option<u64>,
     /// CPU time used, in ms.
     pub cpu_ms: u64,
     /// Samples dropped, by reason.
@@ -68,12 +68,12 @@ pub(crate) mod tests {
                     skew_ms: Some(-3),
                     clock_steps: 1,
                     last_step_ms: Some(-3_600_000),
-                    memory: 4_000_000,
+                    memory: Some(4_000_000),
                     cpu_ms: 8_640,
                     dropped: list(vec![ReasonCount { reason: text("queue_full"), count: 7 }]),
                 }),
                 "fc 80 51 01 00 01 fb 10 0e 02 fb 80 43 fb 7f 43 01 fa 01 fb 88 13 fc 00 00 10 00 01 05 01 01 fc \
-                 ff dc 6d 00 fc 00 09 3d 00 fb c0 21 01 0a 71 75 65 75 65 5f 66 75 6c 6c 07",
+                 ff dc 6d 00 01 fc 00 09 3d 00 fb c0 21 01 0a 71 75 65 75 65 5f 66 75 6c 6c 07",
             ),
         ]
     }
