@@ -32,14 +32,19 @@ pub struct History {
 }
 
 impl History {
-    pub fn open(ctx: &Ctx, storage: &MemoryStorage, journal: &Journal, metrics: Arc<Metrics>) -> Result<Self, String> {
+    pub fn open(
+        ctx: &Ctx,
+        storage: &MemoryStorage,
+        journal: &Journal,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, String> {
         let options = StoreOptions {
             seal_after: Duration::from_millis(SEAL_MS),
             commit_every: Duration::from_millis(COMMIT_MS),
             ..StoreOptions::new(Path::new("history.db"))
         };
-        let mut engine =
-            Engine::open_on(storage.clone(), options, metrics, now(ctx)).map_err(|error| error.to_string())?;
+        let mut engine = Engine::open_on(storage.clone(), options, metrics, now(ctx))
+            .map_err(|error| error.to_string())?;
         let reader = journal.reader("store", engine.cursor()).map_err(|error| error.to_string())?;
         engine.begin_at(reader.position());
         Ok(Self { engine, reader, commit_at: ctx.now + COMMIT_MS, read_at: ctx.now })

@@ -15,8 +15,8 @@ use vitals_client::spool::Spool;
 use vitals_client::spool::job::{Job, Keep, Outcome};
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::{RunId, Secret};
-use vitals_wire::log::{Fs, Position};
 use vitals_wire::log::model::ModelFs;
+use vitals_wire::log::{Fs, Position};
 use vitals_wire::message::{ClientCodec, ClientMessage, Facts, Hello, PROTOCOL_VERSION};
 
 use crate::ctx::Ctx;
@@ -228,7 +228,8 @@ impl Host {
     /// As `identity` does it: one more than last time; a random one where that cannot be kept.
     fn next_start(&mut self, ctx: &mut Ctx) -> u64 {
         let path = Path::new(STARTS);
-        let before = self.fs.read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<u64>().ok());
+        let before =
+            self.fs.read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<u64>().ok());
         let starts = before.unwrap_or_default().wrapping_add(1);
         let kept = self
             .fs
@@ -256,7 +257,8 @@ impl Host {
             Stamp::Take(time_ms) => {
                 life.stamp_at = None;
                 let interval = self.plan.interval_ms;
-                let mut next = life.tick_at.unwrap_or(ctx.now).max(ctx.now - ctx.now % interval + self.plan.phase_ms);
+                let mut next =
+                    life.tick_at.unwrap_or(ctx.now).max(ctx.now - ctx.now % interval + self.plan.phase_ms);
                 while next < ctx.now + interval / 2 {
                     next += interval;
                 }
@@ -353,7 +355,9 @@ impl Host {
                     let mut bytes = BytesMut::new();
                     match ClientCodec::new().encode(message, &mut bytes) {
                         Ok(()) => ctx.net.send(ctx.now, conn, End::Client, &bytes),
-                        Err(error) => ctx.fail(format!("client {place} cannot say what it wants to: {error}")),
+                        Err(error) => {
+                            ctx.fail(format!("client {place} cannot say what it wants to: {error}"))
+                        }
                     }
                 }
                 Action::Wait(until) => {

@@ -153,7 +153,8 @@ impl InfluxDb {
     /// As 2.7: nothing of a request with a line that it cannot parse, all but the lines of a wrong type otherwise.
     fn take(&mut self, lines: &[&str]) -> Answer {
         if let Some(bad) = lines.iter().find(|line| is_bad(line, MALFORMED)) {
-            let message = format!(r#"{{"code":"invalid","message":"unable to parse '{}': no"}}"#, bad.escape_default());
+            let message =
+                format!(r#"{{"code":"invalid","message":"unable to parse '{}': no"}}"#, bad.escape_default());
             return http(400, &message);
         }
         let conflicts = lines.iter().filter(|line| is_bad(line, CONFLICT)).count();
@@ -164,8 +165,9 @@ impl InfluxDb {
             self.written += 1;
         }
         if conflicts > 0 {
-            let message =
-                format!(r#"{{"code":"unprocessable entity","message":"partial write: field type conflict dropped={conflicts}"}}"#);
+            let message = format!(
+                r#"{{"code":"unprocessable entity","message":"partial write: field type conflict dropped={conflicts}"}}"#
+            );
             return http(422, &message);
         }
         http(204, "")

@@ -166,7 +166,8 @@ impl Net {
 
     /// Connections of a host that nobody has ended.
     pub fn open_of(&self, host: usize) -> Vec<ConnId> {
-        let open = self.conns.iter().filter(|(_, conn)| conn.host == host && !conn.is_over && !conn.is_silent);
+        let open =
+            self.conns.iter().filter(|(_, conn)| conn.host == host && !conn.is_over && !conn.is_silent);
         open.map(|(id, _)| *id).collect()
     }
 

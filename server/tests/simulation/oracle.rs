@@ -64,7 +64,8 @@ pub const MOST_LOST: usize = 2;
 impl Oracle {
     /// A sample was taken.
     pub fn taken(&mut self, host: usize, life: u64, sample: &Sample) -> Result<(), String> {
-        let account = Account { sample: sample.clone(), fate: Fate::Waiting, life, order: self.accounts.len() };
+        let account =
+            Account { sample: sample.clone(), fate: Fate::Waiting, life, order: self.accounts.len() };
         if let Some(before) = self.accounts.insert((host, sample.time_ms), account) {
             return Err(format!(
                 "host {host} used the timestamp {} again: in life {} and in life {life}",
@@ -183,7 +184,9 @@ impl Oracle {
                 Ok(())
             }
             Some(_) => Err(format!("the journal holds {} of host {host} with other content", sample.time_ms)),
-            None => Err(format!("the journal holds {} of host {host}, which was never taken", sample.time_ms)),
+            None => {
+                Err(format!("the journal holds {} of host {host}, which was never taken", sample.time_ms))
+            }
         }
     }
 

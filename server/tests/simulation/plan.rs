@@ -33,23 +33,59 @@ pub enum Disk {
 #[derive(Debug, Clone)]
 pub enum Fault {
     /// The connections of a host break after so many bytes more.
-    Cut { host: usize, after: usize },
+    Cut {
+        host: usize,
+        after: usize,
+    },
     /// They swallow everything without a word.
-    Silence { host: usize },
+    Silence {
+        host: usize,
+    },
     /// The way of a host is slow for a while.
-    Slow { host: usize, up_ms: u64, down_ms: u64, for_ms: u64 },
+    Slow {
+        host: usize,
+        up_ms: u64,
+        down_ms: u64,
+        for_ms: u64,
+    },
     /// No connection comes about for a while, refused at once or only after a while.
-    Shut { host: usize, slowly: bool, for_ms: u64 },
-    Client { host: usize, death: Death, down_ms: u64 },
-    Server { death: Death, down_ms: u64 },
-    ClientDisk { host: usize, disk: Disk, for_ms: u64 },
-    ServerDisk { disk: Disk, for_ms: u64 },
+    Shut {
+        host: usize,
+        slowly: bool,
+        for_ms: u64,
+    },
+    Client {
+        host: usize,
+        death: Death,
+        down_ms: u64,
+    },
+    Server {
+        death: Death,
+        down_ms: u64,
+    },
+    ClientDisk {
+        host: usize,
+        disk: Disk,
+        for_ms: u64,
+    },
+    ServerDisk {
+        disk: Disk,
+        for_ms: u64,
+    },
     /// History's file cannot be written for a while.
-    History { for_ms: u64 },
-    Influx { mood: Mood, for_ms: u64 },
+    History {
+        for_ms: u64,
+    },
+    Influx {
+        mood: Mood,
+        for_ms: u64,
+    },
     InfluxRestart,
     /// A host's clock is set by so much.
-    Clock { host: usize, by_ms: i64 },
+    Clock {
+        host: usize,
+        by_ms: i64,
+    },
 }
 
 /// One host.
@@ -79,6 +115,7 @@ pub struct Plan {
     pub rest_by: u64,
     pub journal_segment_bytes: u64,
     pub journal_cap_bytes: u64,
+    pub compress: bool,
     pub influx_share_bytes: u64,
     /// Samples that a client's memory holds at most.
     pub queue_samples: usize,
@@ -130,6 +167,7 @@ impl Plan {
             rest_by: run_ms + 1_800_000,
             journal_segment_bytes: *choose(rng, &[700, 2_000, 8_000, 1 << 20]),
             journal_cap_bytes: cap,
+            compress: rng.u8(..4) > 0,
             influx_share_bytes: cap / 2,
             queue_samples: *choose(rng, &[12, 40, 1024, 1024]),
             spool_bytes: *choose(rng, &[20_000, 100_000, 1 << 20, 1 << 20]),

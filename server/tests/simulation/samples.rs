@@ -37,7 +37,11 @@ pub fn sample(host: usize, number: u64, time_ms: i64, total: Option<u64>) -> Sam
     };
     let mut sections = vec![Section::Swap(swap)];
     if number % 3 == 0 {
-        sections.push(Section::System(System { n_cpus: 1 + host as u32, uptime: number, ..System::default() }));
+        sections.push(Section::System(System {
+            n_cpus: 1 + host as u32,
+            uptime: number,
+            ..System::default()
+        }));
     }
     Sample { time_ms, sections: List::first(sections).0 }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use vitals_server::journal::{Committer, Journal, JournalOptions, JournalReader};
 use vitals_server::metrics::Metrics;
 use vitals_server::store::{MemoryFault, MemoryStorage};
-use vitals_wire::log::model::ModelFs;
 use vitals_wire::log::Position;
+use vitals_wire::log::model::ModelFs;
 
 use crate::ctx::Ctx;
 use crate::history::History;
@@ -59,6 +59,7 @@ impl Server {
             dir: PathBuf::from("/var/lib/vitals/journal"),
             segment_bytes: plan.journal_segment_bytes,
             cap_bytes: plan.journal_cap_bytes,
+            compress: plan.compress,
             group: Duration::from_millis(GROUP_MS),
         };
         Self {
@@ -350,7 +351,9 @@ impl Up {
         self.audit.passed(self.audit.position());
         let damaged = self.metrics.journal_damaged.get();
         if damaged > 0 && !ctx.oracle.may_be_damaged {
-            ctx.fail(format!("{damaged} stretches of the journal are damaged, though no disk failed and no power"));
+            ctx.fail(format!(
+                "{damaged} stretches of the journal are damaged, though no disk failed and no power"
+            ));
         }
         outcome.map(|()| found)
     }

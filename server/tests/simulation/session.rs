@@ -163,7 +163,8 @@ impl Session {
             self.say(ack.into());
         }
         if self.idle_at <= ctx.now && !self.is_over {
-            let refused = vitals_server::session::protocol::refused(Refusal::Timeout, "silent for too long", true);
+            let refused =
+                vitals_server::session::protocol::refused(Refusal::Timeout, "silent for too long", true);
             self.say(refused.into());
             self.is_over = true;
         }

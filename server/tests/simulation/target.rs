@@ -90,7 +90,8 @@ impl Target {
             let _ = book.save();
         }
         let known = load(fs).unwrap_or_default();
-        let reader = journal.lagging_reader("influx", known.0, share_bytes).map_err(|error| error.to_string())?;
+        let reader =
+            journal.lagging_reader("influx", known.0, share_bytes).map_err(|error| error.to_string())?;
         let settled = reader.position();
         let has_gap = known.0 != Position::default() && known.0 < settled;
         book.limit_needs(journal.end());

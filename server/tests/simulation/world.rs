@@ -61,16 +61,8 @@ pub fn play(seed: u64, traced: bool) -> (Result<Summary, String>, Vec<String>) {
     let influxdb = InfluxDb::new(rng.fork());
     let mut ctx = Ctx::new(rng, net, Oracle::default(), traced);
     ctx.trace(|| format!("{plan:#?}"));
-    let mut world = World {
-        plan,
-        ctx,
-        hosts,
-        server,
-        influxdb,
-        next_fault: 0,
-        mends: BTreeMap::new(),
-        is_healed: false,
-    };
+    let mut world =
+        World { plan, ctx, hosts, server, influxdb, next_fault: 0, mends: BTreeMap::new(), is_healed: false };
     world.run();
     let outcome = match world.ctx.failure() {
         Some(failure) => Err(failure.to_owned()),
@@ -250,7 +242,10 @@ impl World {
         for (key, fate) in ctx.oracle.fates().collect::<Vec<_>>() {
             let is_stored = stored.contains(&key);
             if fate == Fate::Waiting || fate == Fate::Settled && !is_stored {
-                return ctx.fail(format!("{key:?} is {fate:?} and {} history", if is_stored { "in" } else { "not in" }));
+                return ctx.fail(format!(
+                    "{key:?} is {fate:?} and {} history",
+                    if is_stored { "in" } else { "not in" }
+                ));
             }
         }
         if let Some(key) = stored.iter().find(|key| ctx.oracle.sample(**key).is_none()) {
