@@ -452,6 +452,8 @@ impl Protocol {
                 }
                 State::Greeting { deadline, .. } if *deadline <= now => {
                     self.closed(now, Closed::HandshakeTimeout);
+                    // The driver lets this connection go before it hears of another.
+                    return Action::Wait(Some(now));
                 }
                 State::Greeting { deadline, .. } => {
                     return Action::Wait(earliest([Some(*deadline), closing]));
