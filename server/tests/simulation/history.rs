@@ -93,7 +93,10 @@ impl History {
         for _ in 0..count {
             match self.reader.try_next() {
                 Ok(Some(entry)) => self.engine.ingest(&entry.record, entry.after),
-                Ok(None) => return Ok(()),
+                Ok(None) => {
+                    self.engine.caught_up(self.reader.position());
+                    return Ok(());
+                }
                 Err(error) => {
                     ctx.trace(|| format!("history cannot read: {error}"));
                     return Err(());

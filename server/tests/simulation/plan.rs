@@ -170,7 +170,7 @@ impl Plan {
             compress: rng.u8(..4) > 0,
             influx_share_bytes: cap / 2,
             queue_samples: *choose(rng, &[12, 40, 1024, 1024]),
-            spool_bytes: *choose(rng, &[20_000, 100_000, 1 << 20, 1 << 20]),
+            spool_bytes: *choose(rng, &[1_500, 4_000, 100_000, 1 << 20]),
         }
     }
 }

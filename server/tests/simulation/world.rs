@@ -194,7 +194,10 @@ impl World {
                 mend(for_ms, Mend::Influx);
             }
             Fault::InfluxRestart => self.influxdb.restart(),
-            Fault::Clock { host, by_ms } => self.hosts[host].offset_ms += by_ms,
+            Fault::Clock { host, by_ms } if !self.hosts[host].is_uncounted => {
+                self.hosts[host].offset_ms += by_ms;
+            }
+            Fault::Clock { .. } => {}
         }
     }
 
