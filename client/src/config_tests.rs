@@ -195,3 +195,25 @@ fn the_file_is_named_by_a_flag_else_by_a_variable_of_the_clients_own() {
     assert_eq!(interval("VITALS_CLIENT_CONFIG", Some(default.clone())), 9000, "a flag is stronger");
     assert_eq!(interval("VITALS_CONFIG", None), 9000, "that is the server's");
 }
+
+#[test]
+fn the_spool_s_size_is_read_from_the_table_the_variable_and_the_flag() {
+    for (text, bytes) in
+        [("64MiB", 64 << 20), ("4MiB", 4 << 20), ("100 MB", 100_000_000), ("0", 0), ("2GiB", 2 << 30)]
+    {
+        assert_eq!(text.parse::<Size>().unwrap().bytes(), bytes, "{text}");
+    }
+    for bad in ["1MiB", "-1", "many", "64MiBB", "2000GiB", "1.5GiB", ""] {
+        assert!(bad.parse::<Size>().is_err(), "{bad}");
+    }
+    for bytes in [0, 64 << 20, 100_000_000, 5 << 30] {
+        let size: Size = bytes.to_string().parse().unwrap();
+        assert_eq!(size.to_string().parse::<Size>().unwrap(), size, "{size}");
+    }
+    assert_eq!(Size::default().to_string(), "64MiB");
+    let file: File = toml::from_str("[spool]\nmax_size = \"8MiB\"\n").unwrap();
+    assert_eq!(file.spool.unwrap().max_size.unwrap().bytes(), 8 << 20);
+    let file: File = toml::from_str("spool.max_size = 8388608\n").unwrap();
+    assert_eq!(file.spool.unwrap().max_size.unwrap().bytes(), 8 << 20);
+    assert!(toml::from_str::<File>("[spool]\nmax_bytes = 1\n").is_err());
+}

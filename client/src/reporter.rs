@@ -160,7 +160,7 @@ fn spool(news: &News) {
             too_old = drops.too_old,
             too_large = drops.too_large,
             damaged = drops.damaged,
-            "samples of an earlier run wait in the spool; the others were dropped from it so far"
+            "the spool: samples of an earlier run that wait, and what was ever dropped from it"
         ),
         News::Lasts { max_bytes, time } => {
             let hours = time.as_secs() as f64 / 3600.0;

@@ -224,7 +224,7 @@ impl World {
         self.pump(up);
     }
 
-    /// What a kill may cost now: the two newest, and one more while its two intervals are just over; with a disk in trouble
+    /// What a kill may cost now: the two newest; with a disk in trouble
     /// what is in memory; and while a job is being done what that was to bring to disk.
     fn may_cost(&self) -> Vec<i64> {
         let trouble = self.news.iter().rev().find_map(|news| match news {
@@ -233,7 +233,7 @@ impl World {
             _ => None,
         });
         let is_settled = |time: &&i64| !self.settled.contains(time) && !self.dropped.contains_key(time);
-        let most = if trouble == Some(true) || self.fs.is_stopped() { self.queue + 1 } else { 3 };
+        let most = if trouble == Some(true) || self.fs.is_stopped() { self.queue + 1 } else { 2 };
         self.taken.iter().rev().filter(is_settled).take(most).copied().collect()
     }
 
@@ -258,7 +258,7 @@ fn without_a_server_a_kill_costs_the_two_newest_and_the_rest_comes_home_oldest_f
     let mut world = World::new(2);
     for _ in 0..100 {
         world.interval(false);
-        assert!(world.waiting.memory <= 3, "{:?}", world.waiting);
+        assert!(world.waiting.memory <= 2, "{:?}", world.waiting);
     }
     assert_eq!(world.waiting.memory as u64 + world.waiting.disk, 100);
     assert_eq!(world.waiting.oldest_ms, Some(5000));

@@ -5,7 +5,7 @@ use vitals_wire::message::{DropReason, Facts, Hello, PROTOCOL_VERSION, Refusal};
 use vitals_wire::sample::encode_sample;
 
 use super::*;
-use crate::link::event::Loss;
+use crate::link::event::{Loss, News};
 use crate::link::protocol::Settings;
 use crate::link::tcp::Tcp;
 use crate::queue::Caps;
@@ -49,6 +49,10 @@ fn client(servers: &[&Server]) -> Client {
 }
 
 fn client_by(servers: usize, connect: impl Connect + 'static) -> Client {
+    client_with(servers, connect, None)
+}
+
+fn client_with(servers: usize, connect: impl Connect + 'static, keep: Option<Box<dyn Keep>>) -> Client {
     let hello = Hello {
         protocol: PROTOCOL_VERSION,
         client_version: Default::default(),
@@ -68,11 +72,14 @@ fn client_by(servers: usize, connect: impl Connect + 'static) -> Client {
     let (events_out, events) = mpsc::unbounded_channel();
     let shutdown = CancellationToken::new();
     let link = Link {
-        protocol: Protocol::new(settings, hello, now()),
+        protocol: match keep {
+            Some(_) => Protocol::new(settings, hello, now()).with_spool(now()),
+            None => Protocol::new(settings, hello, now()),
+        },
         connect,
         source: Channel { samples: from_sampler, shutdown: shutdown.clone(), bye: Arc::default() },
         observer: Notes { events: events_out, sent: Vec::new() },
-        keep: None,
+        keep,
     };
     Client { samples, events, shutdown, ended: tokio::spawn(link.run()) }
 }
@@ -89,7 +96,13 @@ impl Client {
                 .await
                 .expect("something happens")
                 .unwrap();
-            if !matches!(event, Event::Taken { .. } | Event::Opened { .. }) {
+            let is_usual = matches!(
+                event,
+                Event::Taken { .. }
+                    | Event::Opened { .. }
+                    | Event::Spool(News::Opened { .. } | News::Lasts { .. })
+            );
+            if !is_usual {
                 return event;
             }
         }
@@ -355,4 +368,79 @@ async fn the_end_does_not_wait_for_a_server_that_hangs() {
     let ended = client.end().await;
     assert_eq!(ended.waiting, 3);
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+/// Keeps samples as a spool does, on a disk that answers when it is let.
+#[derive(Debug)]
+struct SlowDisk {
+    spool: crate::spool::Spool,
+    may_go: std::sync::mpsc::Receiver<()>,
+}
+
+impl Keep for SlowDisk {
+    fn perform(&mut self, job: Job) -> Outcome {
+        if self.may_go.recv().is_err() {
+            panic!("the disk is gone");
+        }
+        self.spool.perform(job)
+    }
+}
+
+/// A client with a disk in `dir`; it answers one job for each message.
+fn with_disk(servers: &[&Server], dir: &std::path::Path) -> (Client, std::sync::mpsc::Sender<()>) {
+    let (go, may_go) = std::sync::mpsc::channel();
+    let disk = SlowDisk { spool: crate::spool::Spool::new(dir, 4 << 20), may_go };
+    let addresses: Vec<String> = servers.iter().map(|server| server.address()).collect();
+    (client_with(addresses.len(), Tcp::new(addresses, false), Some(Box::new(disk))), go)
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_or_is_gone_holds_back_no_live_sample() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start().await;
+    let (mut client, go) = with_disk(&[&server], dir.path());
+    let (mut session, _) = server.welcome().await;
+    for time in [1000, 2000] {
+        client.take(time).await;
+        let batch = session.samples().await;
+        assert_eq!((batch.backlog, batch.samples[0].time_ms), (false, time));
+        session.ack(batch.batch, &[]).await;
+        assert!(matches!(client.event().await, Event::Settled { .. }));
+    }
+    // It panics instead of answering: what keeps samples is given up, and said to be.
+    drop(go);
+    assert!(matches!(client.event().await, Event::Spool(News::Off { .. })));
+    client.take(3000).await;
+    let serving = tokio::spawn(session.serve());
+    assert_eq!((client.end().await.waiting, serving.await.unwrap()), (0, (vec![3000], true)));
+}
+
+#[tokio::test]
+async fn what_is_not_settled_is_on_disk_when_a_link_ends_and_comes_with_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start().await;
+    let (client, go) = with_disk(&[&server], dir.path());
+    (0..100).for_each(|_| go.send(()).unwrap());
+    let (mut session, _) = server.welcome().await;
+    client.take(1000).await;
+    session.samples().await;
+    drop(server);
+    drop(session);
+    client.take(2000).await;
+    let ended = client.end().await;
+    assert_eq!((ended.waiting, ended.spooled), (0, 2));
+    let mut sent = ended.observer.sent;
+
+    let server = Server::start().await;
+    let (client, go) = with_disk(&[&server], dir.path());
+    (0..100).for_each(|_| go.send(()).unwrap());
+    let (session, _) = server.welcome().await;
+    let serving = tokio::spawn(session.serve());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let ended = client.end().await;
+    assert_eq!((ended.waiting, ended.spooled), (0, 0));
+    assert_eq!(serving.await.unwrap(), (vec![1000, 2000], true));
+    // What was sent by the first run is not told as sent for the first time again.
+    sent.extend(ended.observer.sent);
+    assert_eq!(sent, [1000, 2000]);
 }

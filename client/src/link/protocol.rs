@@ -44,7 +44,8 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
 /// Samples of backlog sent in a second: ten intervals' worth, so that catching up does not flood a server.
 pub const BACKLOG_PER_SECOND: u32 = 10;
 /// A sample that is not settled after so many quarters of an interval goes to the spool: early enough for a disk to have
-/// it before the second sample after it is taken, so that a kill costs at most two.
+/// it before the second sample after it is taken, also where the second sample of a run comes half an interval after the
+/// first. So a kill costs at most two.
 pub const QUARTERS_IN_MEMORY: u32 = 5;
 /// Samples after which is told how long the spool has room: the first have no percentages yet.
 const SAMPLES_TO_ESTIMATE: u64 = 3;

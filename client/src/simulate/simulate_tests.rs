@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use vitals_wire::message::ClientMessage;
 use vitals_wire::sample::encode_sample;
@@ -159,4 +160,63 @@ async fn a_server_beyond_this_machine_and_an_impossible_record_are_refused() {
     let nowhere = Options { record: Some("/nowhere/record".into()), ..Options::default() };
     let error = run(nowhere, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains("/nowhere/record"), "{error}");
+}
+
+#[tokio::test]
+async fn a_backlog_is_brought_home_as_older_samples_that_can_be_computed_and_counts_as_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = dir.path().join("record.jsonl");
+    let (options, seen) = options(3).await;
+    let options = Options {
+        backlog: Some(Duration::from_secs(8)),
+        record: Some(record.clone()),
+        duration: Some(Duration::from_millis(1500)),
+        ..options
+    };
+    let summary = run(options, CancellationToken::new()).await.unwrap();
+    assert_eq!((summary.taken, summary.waiting), (summary.settled, 0), "{summary}");
+    let seen = seen.lock().unwrap();
+    for index in 0..3 {
+        let host = Host::numbered(1, index, "sim-", 1000);
+        let (_, samples) = &seen[&host.id.to_string()];
+        let times: Vec<i64> = samples.keys().copied().collect();
+        assert!((9..=11).contains(&times.len()), "{times:?}");
+        assert!(times[..8].windows(2).all(|pair| pair[1] - pair[0] == 1000), "{times:?}");
+        for (time_ms, hash) in samples {
+            let again = encode_sample(&host.sample(*time_ms, &Given::default())).unwrap();
+            assert_eq!(content_hash(&again), *hash);
+        }
+    }
+    let text = std::fs::read_to_string(&record).unwrap();
+    assert_eq!(text.matches("\"taken\"").count() as u64, summary.taken);
+}
+
+#[tokio::test]
+async fn a_data_directory_keeps_hosts_times_and_the_record_apart_over_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = dir.path().join("record.jsonl");
+    let (options, _) = options(2).await;
+    let nowhere = TestServer::start().await;
+    let servers = vec![nowhere.address().parse().unwrap()];
+    drop(nowhere);
+    let options = Options {
+        data_dir: Some(dir.path().join("fleet")),
+        record: Some(record.clone()),
+        duration: Some(Duration::from_millis(1200)),
+        ..options
+    };
+    let away = run(Options { servers, ..options.clone() }, CancellationToken::new()).await.unwrap();
+    assert_eq!((away.settled, away.waiting), (0, away.taken), "{away}");
+    // As a kill may leave it.
+    std::fs::OpenOptions::new().append(true).open(&record).unwrap().write_all(b"{\"event\":\"ta").unwrap();
+    let back = run(options, CancellationToken::new()).await.unwrap();
+    assert_eq!((back.settled, back.waiting), (away.taken + back.taken, 0), "{back}");
+    let mut digits = std::collections::BTreeSet::new();
+    let mut settled = 0;
+    for line in std::fs::read_to_string(&record).unwrap().lines() {
+        let Ok(line) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        digits.insert(line["time_ms"].as_i64().unwrap() % 10);
+        settled += u64::from(line["event"] == "settled");
+    }
+    assert_eq!((digits.len(), settled), (2, back.settled), "{digits:?}");
 }

@@ -73,6 +73,12 @@ impl Client {
         self.0.try_wait().unwrap().is_none()
     }
 
+    /// SIGKILL, and gone.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
     /// Waits for its end.
     pub fn wait(&mut self, most: Duration) -> ExitStatus {
         let start = Instant::now();
