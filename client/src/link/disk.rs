@@ -296,6 +296,7 @@ impl Disk {
             Mode::Open => {
                 let due =
                     queue.oldest_taken().filter(|_| !self.takes_none).map(|taken| taken + wish.keep_after);
+                let due = due.filter(|_| !self.must_pass_first());
                 let write = due.map(|due| self.retry(Kind::Write).at.map_or(due, |at| at.max(due)));
                 let read = self.retry(Kind::Read).at.filter(|_| self.wants_read(wish).is_some());
                 let pass =
@@ -306,7 +307,7 @@ impl Disk {
     }
 
     fn write_job(&mut self, now: Instant, queue: &mut Queue, wish: Wish) -> Option<Job> {
-        if self.takes_none || !self.retry(Kind::Write).may(now) {
+        if self.takes_none || self.must_pass_first() || !self.retry(Kind::Write).may(now) {
             return None;
         }
         if self.wants_room {
@@ -342,11 +343,17 @@ impl Disk {
         Some(Job::Read { from: self.read_from, samples, bytes })
     }
 
+    /// Whether room is wanted while something settled is not passed: passing it costs nothing, may be room enough, and
+    /// what goes after it is not taken for a loss.
+    fn must_pass_first(&self) -> bool {
+        self.wants_room && self.pass.is_some()
+    }
+
     /// When what is settled is to be passed.
     fn pass_at(&self, wish: Wish) -> Option<Instant> {
         self.pass?;
         let is_home = self.samples() == 0;
-        Some(if is_home || wish.is_closing && self.fetched.is_empty() {
+        Some(if is_home || self.wants_room || wish.is_closing && self.fetched.is_empty() {
             self.passed_at
         } else {
             self.passed_at + PASS_EVERY
@@ -385,6 +392,8 @@ impl Disk {
             }
             Outcome::Passed(standing) => {
                 (self.passing, self.passed_at) = (None, now);
+                // If it is still full, the next attempt says so.
+                self.wants_room = false;
                 self.stands(standing);
             }
             Outcome::Room { gone, first_ms, standing } if !gone.is_empty() || standing.bytes < self.bytes => {
@@ -530,6 +539,8 @@ impl Disk {
         while self.fetched.front().is_some_and(|first| first.after <= standing.cursor) {
             if let Some(first) = self.fetched.pop_front() {
                 self.fetched_bytes -= first.record.encoded.len();
+                // Damage was counted with the room that it gave.
+                self.drops.add(Drops { damaged: 0, ..first.drops });
                 left = left.saturating_sub(1);
             }
         }

@@ -329,6 +329,33 @@ fn the_disk_has_time_to_take_a_sample_before_a_third_waits_in_memory() {
 }
 
 #[test]
+fn what_is_settled_and_not_passed_yet_is_no_loss_when_room_is_made() {
+    let mut world = World::with(14, 4 << 10, 50);
+    world.pump(false);
+    for _ in 0..12 {
+        world.take(250);
+    }
+    world.now += Duration::from_secs(7);
+    world.pump(false);
+    assert_eq!((world.waiting.memory, world.waiting.disk), (0, 12));
+    // The newest goes as live, ten of the others as backlog; that batch alone is settled.
+    world.acks = false;
+    world.now += Duration::from_millis(1100);
+    world.pump(true);
+    world.unacked = vec![2];
+    world.ack();
+    assert_eq!(world.settled.len(), 10);
+    world.cut();
+    world.take(900);
+    world.link.shut_down(world.now);
+    world.pump(false);
+    // They lie in one segment with the two others, which have to go with it.
+    assert_eq!((world.dropped.len(), world.spool.drops().spool_full), (2, 2));
+    assert!(world.settled.iter().all(|time| !world.dropped.contains_key(time)), "{:?}", world.dropped);
+    assert_eq!((world.waiting.memory, world.waiting.disk), (0, 1));
+}
+
+#[test]
 fn the_newest_goes_out_at_once_also_if_it_is_on_disk_only() {
     let mut world = World::new(4);
     world.interval(false);
