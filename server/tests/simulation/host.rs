@@ -72,6 +72,8 @@ struct Life {
     job_at: Option<u64>,
     /// The spool was opened.
     knows_spool: bool,
+    /// The spool is full, and its oldest samples are under way: nothing can be written until they are settled.
+    is_held: bool,
     clock: SampleClock,
     starts: u64,
     /// Steps of the clock that the disk knows of.
@@ -211,6 +213,7 @@ impl Host {
             job: None,
             job_at: None,
             knows_spool: false,
+            is_held: false,
             clock,
             starts,
             steps_kept: 0,
@@ -319,6 +322,11 @@ impl Host {
                     return;
                 }
                 ctx.trace(|| format!("client {place}: spool {}", brief_outcome(&outcome)));
+                match outcome {
+                    Outcome::Held => life.is_held = true,
+                    Outcome::Put { .. } => life.is_held = false,
+                    _ => {}
+                }
                 life.protocol.performed(ctx.instant(), outcome);
                 tell(place, life, ctx);
                 life.wake_at = Some(ctx.now);
@@ -490,7 +498,7 @@ impl Host {
 
     fn end(&mut self, ctx: &mut Ctx, with_machine: bool) {
         if let Some(life) = self.life.take() {
-            self.has_disk = self.disk_bad_until <= ctx.now;
+            self.has_disk = self.disk_bad_until <= ctx.now && !life.is_held;
             if let Some(conn) = life.conn {
                 ctx.net.died(ctx.now, conn, End::Client, with_machine);
             }
