@@ -226,7 +226,25 @@ bench_start() {
 }
 
 bench_client() {
-  local pid seconds=${BENCH_CLIENT_SECONDS:-120} before after disk
+  client_costs client
+  # What runs on any Linux of this architecture, and is what a fleet should get: it brings its own small C library.
+  local triple program=$CLIENT
+  triple=$(uname -m)-unknown-linux-musl
+  if [ -z "${BENCH_CLIENT_BIN:-}" ] && [ -d "$(rustc --print target-libdir --target "$triple")" ]; then
+    CLIENT=$(target_dir)/$triple/$(profile_dir "$PROFILE")/vitals-client
+    if [ "$BUILD" = yes ]; then
+      (cd "$REPO" && cargo build --locked --profile "$PROFILE" -p vitals-client --target "$triple") || die 'the build failed: see the messages above'
+    fi
+    [ ! -x "$CLIENT" ] || client_costs 'static client'
+  else
+    note "   the static client is left out: rustup target add $triple"
+  fi
+  CLIENT=$program
+}
+
+# client_costs NAME: of the program at CLIENT.
+client_costs() {
+  local name=$1 pid seconds=${BENCH_CLIENT_SECONDS:-120} before after disk
   start_server
   # The walk over processes is a matter of its own, every 30 s unless switched off.
   cat >"$SCRATCH/client.toml" <<'END'
@@ -243,10 +261,10 @@ END
   sleep "$seconds"
   after=$(cpu_ns "$pid")
   disk=$(($(written "/proc/$pid") - disk))
-  row "client: CPU a sample, $((seconds / INTERVAL)) samples at $INTERVAL s" \
+  row "$name: CPU a sample, $((seconds / INTERVAL)) samples at $INTERVAL s" \
     "$(calc "($after - $before) / 1e6 / ($seconds / $INTERVAL)")" ms 0.5
-  row 'client: RSS' "$(calc "$(rss_kb "$pid") / 1024")" MiB 4
-  row 'client: written to disk while connected' "$disk" B 0
+  row "$name: RSS" "$(calc "$(rss_kb "$pid") / 1024")" MiB 4
+  row "$name: written to disk while connected" "$disk" B 0
   end client 10
   end server 20
 }

@@ -103,7 +103,8 @@ impl Stop {
 fn waiting_for(health: &Health) -> (&'static str, u64) {
     let is = health.snapshot();
     let samples = is.waiting.memory;
-    match (samples, is.connection) {
+    // What is on disk would not be lost, and is brought home as far as the time goes.
+    match (samples + is.waiting.disk, is.connection) {
         (0, _) => ("the connection's end", 0),
         (_, Some(_)) => ("server's acknowledgement", samples),
         (_, None) => ("a connection to a server", samples),

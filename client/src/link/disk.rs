@@ -1,6 +1,6 @@
 //! What of a link's samples waits outside of memory, decided without I/O.
 //!
-//! Says which [`Job`] is to be done next and takes in how it ended; one job at a time. Samples come here from the queue
+//! Says which [`Job`](crate::spool::job::Job) is to be done next and takes in how it ended; one job at a time. Samples come here from the queue
 //! in the order in which they were taken, and are read again in that order. A sample that is kept is in one of these
 //! places:
 //!
@@ -12,6 +12,8 @@
 //! What is settled before the oldest that is not is passed, durably, now and then: reading it again after a kill does no
 //! harm.
 
+mod jobs;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,7 @@ use vitals_wire::log::Position;
 
 use super::event::{Event, Loss, News};
 use crate::queue::{Entry, Queue, content_hash};
-use crate::spool::job::{Drops, Gone, Job, Kept, Opened, Outcome, Record, Standing};
+use crate::spool::job::{Drops, Gone, Kept, Opened, Outcome, Record, Standing};
 
 /// What failed is tried again after this, then after twice that, and so on.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -152,6 +154,8 @@ pub struct Disk {
     read_from: Position,
     /// What is before this place is passed.
     cursor: Position,
+    /// Nothing, damaged or not, is known to be behind `read_from`.
+    is_at_end: bool,
     /// Damaged stretches behind the last sample that was read.
     tail_damage: u64,
     /// Samples behind `read_from`.
@@ -184,6 +188,7 @@ impl Disk {
             fetched_bytes: 0,
             read_from: Position::default(),
             cursor: Position::default(),
+            is_at_end: true,
             tail_damage: 0,
             unread: 0,
             away: Vec::new(),
@@ -266,109 +271,6 @@ impl Disk {
         self.retries.iter_mut().for_each(|retry| retry.at = None);
     }
 
-    /// The next job, if there is one to do now.
-    pub fn job(&mut self, now: Instant, queue: &mut Queue, wish: Wish) -> Option<Job> {
-        if self.busy.is_some() {
-            return None;
-        }
-        let (kind, job) = match self.mode {
-            Mode::Off => return None,
-            Mode::Closed if self.retry(Kind::Open).may(now) => (Kind::Open, Job::Open),
-            Mode::Closed => return None,
-            Mode::Open => self
-                .write_job(now, queue, wish)
-                .map(|job| (Kind::Write, job))
-                .or_else(|| self.read_job(now, wish).map(|job| (Kind::Read, job)))
-                .or_else(|| self.pass_job(now, wish).map(|job| (Kind::Pass, job)))?,
-        };
-        self.busy = Some(kind);
-        Some(job)
-    }
-
-    /// When there will be a job, if nothing happens until then.
-    pub fn wakes_at(&self, queue: &Queue, wish: Wish) -> Option<Instant> {
-        if self.busy.is_some() {
-            return None;
-        }
-        match self.mode {
-            Mode::Off => None,
-            Mode::Closed => self.retry(Kind::Open).at,
-            Mode::Open => {
-                let due =
-                    queue.oldest_taken().filter(|_| !self.takes_none).map(|taken| taken + wish.keep_after);
-                let due = due.filter(|_| !self.must_pass_first());
-                let write = due.map(|due| self.retry(Kind::Write).at.map_or(due, |at| at.max(due)));
-                let read = self.retry(Kind::Read).at.filter(|_| self.wants_read(wish).is_some());
-                let pass =
-                    self.pass_at(wish).map(|due| self.retry(Kind::Pass).at.map_or(due, |at| at.max(due)));
-                [write, read, pass].into_iter().flatten().min()
-            }
-        }
-    }
-
-    fn write_job(&mut self, now: Instant, queue: &mut Queue, wish: Wish) -> Option<Job> {
-        if self.takes_none || self.must_pass_first() || !self.retry(Kind::Write).may(now) {
-            return None;
-        }
-        if self.wants_room {
-            let settled = self.fetched.iter().filter(|fetched| fetched.stand == Stand::Settled);
-            let settled = settled.map(|fetched| fetched.time_ms).chain(self.early.iter().copied()).collect();
-            let under_way = self.fetched.iter().filter(|fetched| matches!(fetched.stand, Stand::UnderWay(_)));
-            let under_way = under_way.map(|fetched| fetched.time_ms);
-            let under_way = under_way.chain(self.away.iter().map(|away| away.time_ms)).collect();
-            return Some(Job::MakeRoom { settled, under_way });
-        }
-        let samples =
-            queue.put_away(MAX_PUT_SAMPLES, MAX_PUT_BYTES, |entry| entry.taken + wish.keep_after <= now);
-        if samples.is_empty() {
-            return None;
-        }
-        self.putting = samples.iter().map(|(time_ms, _)| *time_ms).collect();
-        Some(Job::Put { samples: samples.into_iter().map(|(_, record)| record).collect() })
-    }
-
-    /// How much should be read, if anything.
-    fn wants_read(&self, wish: Wish) -> Option<(usize, usize)> {
-        let (samples, bytes) = wish.at_hand?;
-        let idle = self.fetched.iter().filter(|fetched| fetched.stand == Stand::Idle).count();
-        let wanted = self.unread > 0
-            && !self.wants_room
-            && idle < samples.div_ceil(2)
-            && self.fetched_bytes < MAX_FETCHED_BYTES;
-        wanted.then_some((samples, bytes.min(MAX_FETCHED_BYTES)))
-    }
-
-    fn read_job(&mut self, now: Instant, wish: Wish) -> Option<Job> {
-        let (samples, bytes) = self.wants_read(wish).filter(|_| self.retry(Kind::Read).may(now))?;
-        Some(Job::Read { from: self.read_from, samples, bytes })
-    }
-
-    /// Whether room is wanted while something settled is not passed: passing it costs nothing, may be room enough, and
-    /// what goes after it is not taken for a loss.
-    fn must_pass_first(&self) -> bool {
-        self.wants_room && self.pass.is_some()
-    }
-
-    /// When what is settled is to be passed.
-    fn pass_at(&self, wish: Wish) -> Option<Instant> {
-        self.pass?;
-        let is_home = self.samples() == 0;
-        Some(if is_home || self.wants_room || wish.is_closing && self.fetched.is_empty() {
-            self.passed_at
-        } else {
-            self.passed_at + PASS_EVERY
-        })
-    }
-
-    fn pass_job(&mut self, now: Instant, wish: Wish) -> Option<Job> {
-        let is_due = self.pass_at(wish).is_some_and(|at| at <= now) && self.retry(Kind::Pass).may(now);
-        let to = self.pass.filter(|_| is_due)?;
-        self.pass = None;
-        let drops = std::mem::take(&mut self.drops);
-        self.passing = Some((to, drops));
-        Some(Job::Pass { to, drops })
-    }
-
     /// The job ended. Gives the samples of the queue that are now kept.
     pub fn performed(
         &mut self,
@@ -447,7 +349,7 @@ impl Disk {
         self.mode = Mode::Open;
         self.takes_none = opened.max_bytes.is_none();
         self.max_bytes = opened.max_bytes.unwrap_or_default();
-        self.unread = opened.samples;
+        (self.unread, self.is_at_end) = (opened.samples, opened.samples == 0);
         self.first_ms = opened.first_ms;
         self.passed_at = now;
         self.stands(opened.standing);
@@ -476,7 +378,7 @@ impl Disk {
             self.first_ms = putting.first().copied();
         }
         for &time_ms in putting {
-            self.unread += 1;
+            (self.unread, self.is_at_end) = (self.unread + 1, false);
             match entries.next_if(|entry| entry.time_ms == time_ms) {
                 Some(entry) => {
                     if entry.is_under_way() {
@@ -519,6 +421,7 @@ impl Disk {
             let drops = Drops { damaged, ..Drops::default() };
             self.fetched.push_back(Fetched { time_ms, record, after, drops, stand });
         }
+        self.is_at_end = is_end;
         if is_end {
             // Exact again, whatever was damaged meanwhile.
             self.unread = 0;
@@ -660,7 +563,7 @@ impl Disk {
         if !self.fetched.is_empty() {
             return;
         }
-        if self.unread == 0 && self.read_from > self.cursor {
+        if self.is_at_end && self.read_from > self.cursor {
             // What is damaged at the end goes, too.
             self.drops.damaged += std::mem::take(&mut self.tail_damage);
             self.pass = self.pass.max(Some(self.read_from));

@@ -1,5 +1,6 @@
+use vitals_wire::bounded::List;
 use vitals_wire::ids::{HostId, RunId, Secret};
-use vitals_wire::message::{DropReason, Facts, Limits, Refusal, Refused, RefusedSample, SetInterval};
+use vitals_wire::message::{Ack, DropReason, Facts, Limits, Refusal, Refused, RefusedSample, SetInterval};
 use vitals_wire::section::{Section, System};
 
 use super::*;

@@ -100,17 +100,18 @@ impl Target {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Owes a stretch of history again, of one host or of all; on disk when this returns.
+    /// Owes a stretch of history again, of one host or of all, once history has come to `needs` in the journal: what is
+    /// wanted may be in the journal alone now. On disk when this returns.
     ///
     /// # Errors
     /// The disk said no: nothing more is owed than before.
-    pub fn backfill(&self, host: Option<HostId>, span: Span) -> io::Result<()> {
+    pub fn backfill(&self, host: Option<HostId>, span: Span, needs: Position) -> io::Result<()> {
         let mut stretch = Stretch::new();
         match host {
             Some(host) => stretch.add_host(host, span),
             None => stretch.add_all(span),
         }
-        self.book.owe(&stretch, Position::default())?;
+        self.book.owe(&stretch, needs)?;
         self.measure_owed();
         Ok(())
     }

@@ -81,6 +81,7 @@ pub async fn run(
         passed: settled,
         offered: VecDeque::new(),
         filler,
+        giving_up: false,
         tick_at: Instant::now() + TICK,
         troubles: Troubles::default(),
         drops: Drops::default(),
@@ -127,7 +128,6 @@ struct Troubles {
 
 /// A batch that was offered, so that it can be owed instead.
 struct Offered {
-    after: Position,
     newest_ms: i64,
     times: Stretch,
 }
@@ -139,6 +139,8 @@ struct Writer {
     /// What of the journal is in `delivery`, in order.
     offered: VecDeque<Offered>,
     filler: Filler,
+    /// The source is away to give up a part of the journal, and writes the cursor itself.
+    giving_up: bool,
     drops: Drops,
     reading: Reading,
     may_have_more: bool,
@@ -237,7 +239,10 @@ impl Writer {
     fn settle(&mut self, settled: Position) {
         // A batch that was given up in between may settle behind what has been given up since.
         self.settled = self.settled.max(settled);
-        while let Some(offered) = self.offered.pop_front_if(|offered| offered.after <= settled) {
+        // By number and not by place: batches that end within the same block of the journal end at the same place.
+        while self.offered.len() > self.delivery.under_way()
+            && let Some(offered) = self.offered.pop_front()
+        {
             self.settled_ms = self.settled_ms.max(offered.newest_ms);
         }
     }
@@ -255,8 +260,7 @@ impl Writer {
                     && let Some(batch) = source.take()
                 {
                     self.delivery.offer(batch.body, batch.lines, batch.after, batch.received_ms);
-                    let (after, newest_ms, times) = (batch.after, batch.newest_ms, batch.times);
-                    self.offered.push_back(Offered { after, newest_ms, times });
+                    self.offered.push_back(Offered { newest_ms: batch.newest_ms, times: batch.times });
                 }
                 source
             }
@@ -337,6 +341,7 @@ impl Writer {
     }
 
     fn came_home(&mut self, mut source: Box<Source>, read: Read) {
+        self.giving_up = false;
         let influx = self.target.options.name.as_str();
         if let Some(missing) = source.take_missing() {
             tracing::warn!(influx, spans = ?missing.all(), "a part of the journal was lost for influxdb; it is owed by its time");
