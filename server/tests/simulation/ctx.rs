@@ -39,7 +39,7 @@ impl Ctx {
     pub fn time_of(&self, instant: Instant) -> u64 {
         let since = instant.saturating_duration_since(self.base);
         // Up: a deadline has passed when it is due.
-        let ms = since.as_millis() as u64 + u64::from(since.subsec_nanos() % 1_000_000 > 0);
+        let ms = since.as_nanos().div_ceil(1_000_000) as u64;
         ms.max(self.now)
     }
 

@@ -1,15 +1,12 @@
-//! A host: its clock, its disk, and the client that runs on it now and then.
+//! A host: its clock, its disk, and the client that runs on it now and then: takes samples, starts, and dies.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio_util::codec::{Decoder, Encoder};
 use vitals_client::clock::{SampleClock, Stamp};
-use vitals_client::link::event::{Closed, Event, Loss, News};
-use vitals_client::link::protocol::{Action, Protocol, Settings};
+use vitals_client::link::protocol::Settings;
 use vitals_client::queue::Caps;
 use vitals_client::spool::Spool;
 use vitals_client::spool::job::{Job, Keep, Outcome};
@@ -17,11 +14,13 @@ use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::{RunId, Secret};
 use vitals_wire::log::model::ModelFs;
 use vitals_wire::log::{Fs, Position};
-use vitals_wire::message::{ClientCodec, ClientMessage, Facts, Hello, PROTOCOL_VERSION};
+use vitals_wire::message::{Facts, Hello, PROTOCOL_VERSION};
 
+use crate::client::{Client, Run};
 use crate::ctx::Ctx;
+use crate::fault::Death;
 use crate::net::{Arrival, ConnId, End};
-use crate::plan::{Death, HostPlan, Plan};
+use crate::plan::{HostPlan, Plan};
 use crate::samples::{CONFLICT, MALFORMED, host_id, sample};
 
 /// The client's directory on the host's disk.
@@ -31,6 +30,8 @@ const STARTS: &str = "/var/lib/vitals-client/starts";
 
 /// A client tries its disk again at least so often, and then needs some samples' time to catch up.
 const SPOOL_RETRY_MS: u64 = 65_000;
+/// From a start to the first sample: readings that are rates need two looks.
+const FIRST_SAMPLE_MS: u64 = 600;
 
 /// See the module.
 #[derive(Debug)]
@@ -65,15 +66,7 @@ pub struct Host {
 /// One run of the client.
 #[derive(Debug)]
 struct Life {
-    protocol: Protocol,
-    spool: Spool,
-    /// The disk is at work for this job until then.
-    job: Option<(u64, Job)>,
-    job_at: Option<u64>,
-    /// The spool was opened.
-    knows_spool: bool,
-    /// The spool is full, and its oldest samples are under way: nothing can be written until they are settled.
-    is_held: bool,
+    client: Client,
     clock: SampleClock,
     starts: u64,
     /// Steps of the clock that the disk knows of.
@@ -82,16 +75,6 @@ struct Life {
     tick_at: Option<u64>,
     /// A stamp that is waited for.
     stamp_at: Option<u64>,
-    wake_at: Option<u64>,
-    conn: Option<ConnId>,
-    is_connected: bool,
-    codec: ClientCodec,
-    incoming: BytesMut,
-    is_draining: bool,
-    /// The server has said Welcome on the present connection.
-    is_open: bool,
-    /// The sample that was just taken, while it has to go out at once.
-    live_due: Option<i64>,
 }
 
 impl Host {
@@ -120,21 +103,18 @@ impl Host {
 
     /// When it has something to do by itself.
     pub fn next_at(&self) -> Option<u64> {
-        let life = self.life.as_ref().map(|life| {
-            let job = life.job.as_ref().map(|(at, _)| *at);
-            [life.stamp_at.or(life.tick_at), life.wake_at, job, life.job_at.filter(|_| job.is_none())]
-        });
+        let life = self.life.as_ref().map(|life| [life.stamp_at.or(life.tick_at), life.client.next_at()]);
         life.into_iter().flatten().flatten().chain(self.start_at).min()
     }
 
     /// Samples that its client has and that are not settled.
     pub fn waiting(&self) -> usize {
-        self.life.as_ref().map_or(0, |life| held(&life.protocol))
+        self.life.as_ref().map_or(0, |life| life.client.waiting())
     }
 
     /// Whether a client runs that has nothing left to bring.
     pub fn is_at_rest(&self) -> bool {
-        self.life.as_ref().is_some_and(|life| life.knows_spool && life.job.is_none()) && self.waiting() == 0
+        self.life.as_ref().is_some_and(|life| life.client.knows_what_waits()) && self.waiting() == 0
     }
 
     /// Does what is due.
@@ -144,16 +124,18 @@ impl Host {
             self.start(ctx);
         }
         self.tick(ctx);
-        self.work(ctx);
-        if !self.fs.is_stopped() {
-            self.pump(ctx, listens);
+        if let Some(life) = &mut self.life {
+            life.client.work(ctx);
+            if !self.fs.is_stopped() && life.client.pump(ctx, listens) == Run::IsOver {
+                self.end(ctx, false);
+            }
         }
         self.look_for_stop(ctx);
     }
 
     /// Samples that the header of its client's spool counts as dropped.
     pub fn in_header(&self) -> u64 {
-        self.life.as_ref().map_or(0, |life| life.spool.drops().spool_full)
+        self.life.as_ref().map_or(0, |life| life.client.in_header())
     }
 
     /// No sample is taken any more.
@@ -200,33 +182,22 @@ impl Host {
         };
         if self.lives > 1 {
             let (found, in_header) = found(&self.fs, self.spool_bytes);
-            match ctx.oracle.reborn(place, &found, in_header, self.has_disk) {
+            let without_disk = (!self.has_disk).then_some(self.queue_samples);
+            match ctx.oracle.reborn(place, &found, in_header, without_disk) {
                 Ok(lost) => ctx.trace(|| format!("client {place}: back, {lost} lost")),
                 Err(what) => ctx.fail(what),
             }
         }
         let clock = SampleClock::new((starts % 10) as u8, interval);
         ctx.trace(|| format!("client {place}: start {starts}"));
+        let spool = (Path::new(SPOOL), self.spool_bytes);
         let mut life = Life {
-            protocol: Protocol::new(settings, hello, ctx.instant()).with_spool(ctx.instant()),
-            spool: Spool::new_on(Arc::new(self.fs.clone()), Path::new(SPOOL), self.spool_bytes),
-            job: None,
-            job_at: None,
-            knows_spool: false,
-            is_held: false,
+            client: Client::new(ctx, place, &self.fs, spool, settings, hello),
             clock,
             starts,
             steps_kept: 0,
-            tick_at: Some(ctx.now + 600),
+            tick_at: Some(ctx.now + FIRST_SAMPLE_MS),
             stamp_at: None,
-            wake_at: Some(ctx.now),
-            conn: None,
-            is_connected: false,
-            codec: ClientCodec::new(),
-            incoming: BytesMut::new(),
-            is_draining: false,
-            is_open: false,
-            live_due: None,
         };
         if ctx.oracle.is_quiet {
             life.tick_at = None;
@@ -280,16 +251,14 @@ impl Host {
                 self.number += 1;
                 let place = self.place;
                 let number = self.number;
-                let refused = self.plan.refused_in.is_some_and(|every| number % every == 0);
-                let total = refused.then_some(if number % 2 == 0 { MALFORMED } else { CONFLICT });
+                let refused = self.plan.refused_in.is_some_and(|every| number.is_multiple_of(every));
+                let total = refused.then_some(if number.is_multiple_of(2) { MALFORMED } else { CONFLICT });
                 let sample = sample(place, number, time_ms, total);
                 if let Err(what) = ctx.oracle.taken(place, self.lives, &sample) {
                     ctx.fail(what);
                 }
                 ctx.trace(|| format!("client {place}: takes #{number} at {time_ms}"));
-                life.live_due = life.is_open.then_some(time_ms);
-                life.protocol.sample_taken(ctx.instant(), sample);
-                life.wake_at = Some(ctx.now);
+                life.client.sample_taken(ctx, sample);
                 self.keep_steps();
             }
         }
@@ -306,144 +275,12 @@ impl Host {
         }
     }
 
-    /// Does what the protocol wants done with the spool. The disk takes its time.
-    fn work(&mut self, ctx: &mut Ctx) {
-        let place = self.place;
-        let Some(life) = &mut self.life else { return };
-        loop {
-            if let Some((at, job)) = life.job.take() {
-                if at > ctx.now {
-                    life.job = Some((at, job));
-                    return;
-                }
-                let outcome = life.spool.perform(job);
-                // A process that died in between hears nothing any more.
-                if self.fs.is_stopped() {
-                    return;
-                }
-                ctx.trace(|| format!("client {place}: spool {}", brief_outcome(&outcome)));
-                match outcome {
-                    Outcome::Held => life.is_held = true,
-                    Outcome::Put { .. } => life.is_held = false,
-                    _ => {}
-                }
-                life.protocol.performed(ctx.instant(), outcome);
-                tell(place, life, ctx);
-                life.wake_at = Some(ctx.now);
-            }
-            let Some(job) = life.protocol.job(ctx.instant()) else { return };
-            let takes = if ctx.rng.u8(..4) == 0 { ctx.rng.u64(..300) } else { 0 };
-            life.job = Some((ctx.now + takes, job));
-        }
-    }
-
-    /// Does what the protocol wants done.
-    fn pump(&mut self, ctx: &mut Ctx, listens: bool) {
-        let place = self.place;
-        let Some(life) = &mut self.life else { return };
-        let is_over = loop {
-            let action = life.protocol.next(ctx.instant());
-            tell(place, life, ctx);
-            // The protocol gave the connection up.
-            if let Some(conn) = life.conn.filter(|_| life.is_connected && !life.protocol.is_connected()) {
-                ctx.net.close(ctx.now, conn, End::Client);
-                (life.conn, life.is_connected) = (None, false);
-            }
-            match action {
-                Action::Connect { .. } => {
-                    if let Some(conn) = life.conn.take() {
-                        ctx.net.close(ctx.now, conn, End::Client);
-                    }
-                    life.is_connected = false;
-                    life.incoming.clear();
-                    life.codec = ClientCodec::new();
-                    let conn = ctx.net.connect(ctx.now, place, listens);
-                    life.conn = Some(conn);
-                }
-                Action::Send { message, .. } => {
-                    let Some(conn) = life.conn.filter(|_| life.is_connected) else {
-                        life.protocol.closed(ctx.instant(), Closed::ByServer);
-                        continue;
-                    };
-                    ctx.trace(|| format!("client {place}: says {}", brief(&message)));
-                    if let ClientMessage::Samples(samples) = &message
-                        && !samples.backlog
-                    {
-                        life.live_due = None;
-                    }
-                    let mut bytes = BytesMut::new();
-                    match ClientCodec::new().encode(message, &mut bytes) {
-                        Ok(()) => ctx.net.send(ctx.now, conn, End::Client, &bytes),
-                        Err(error) => {
-                            ctx.fail(format!("client {place} cannot say what it wants to: {error}"))
-                        }
-                    }
-                }
-                Action::Wait(until) => {
-                    life.wake_at = until.map(|until| ctx.time_of(until).max(ctx.now + 1));
-                    break false;
-                }
-                Action::Done => break true,
-            }
-        };
-        if let Some(time_ms) = life.live_due.take().filter(|_| life.is_open && !life.is_draining) {
-            ctx.fail(format!("client {place} holds back the live sample {time_ms}"));
-        }
-        let waiting = held(&life.protocol);
-        life.job_at = life.protocol.job_at().map(|at| ctx.time_of(at));
-        // Before the spool is open it is not known what it holds, nor while it is at work.
-        if life.knows_spool
-            && life.job.is_none()
-            && let Err(what) = ctx.oracle.holds(place, waiting)
-        {
-            ctx.fail(what);
-        }
-        if is_over {
-            ctx.trace(|| format!("client {place}: ends with {waiting} waiting"));
-            self.end(ctx, false);
-        }
-    }
-
     /// Something came over the network.
     pub fn arrived(&mut self, ctx: &mut Ctx, conn: ConnId, what: Arrival) {
-        let place = self.place;
-        let Some(life) = self.life.as_mut().filter(|life| life.conn == Some(conn)) else { return };
-        let now = ctx.instant();
-        let closed = match what {
-            Arrival::Connected => {
-                life.is_connected = true;
-                life.protocol.connected(now, ctx.wall_ms() + self.offset_ms);
-                None
-            }
-            Arrival::Refused => Some(Closed::Unreachable("refused".into())),
-            Arrival::Closed => Some(Closed::ByServer),
-            Arrival::Broken => Some(Closed::Io("broken".into())),
-            Arrival::Accepted => None,
-            Arrival::Bytes(bytes) => {
-                life.incoming.extend_from_slice(&bytes);
-                loop {
-                    match life.codec.decode(&mut life.incoming) {
-                        Ok(Some(message)) => {
-                            ctx.trace(|| format!("client {place}: hears {message:?}"));
-                            life.protocol.received(now, message);
-                            tell(place, life, ctx);
-                        }
-                        Ok(None) => break None,
-                        Err(error) => break Some(Closed::Violation(error.to_string())),
-                    }
-                }
-            }
-        };
-        if let Some(why) = closed {
-            if let Closed::Violation(why) = &why {
-                ctx.fail(format!("client {place} does not understand the server: {why}"));
-            }
-            ctx.net.close(ctx.now, conn, End::Client);
-            (life.conn, life.is_connected) = (None, false);
-            life.protocol.closed(now, why);
-            tell(place, life, ctx);
+        let wall_ms = ctx.wall_ms() + self.offset_ms;
+        if let Some(life) = &mut self.life {
+            life.client.arrived(ctx, conn, what, wall_ms);
         }
-        life.wake_at = Some(ctx.now);
     }
 
     /// The process, or the machine, comes to its end.
@@ -461,9 +298,7 @@ impl Host {
             Death::Term => {
                 if let Some(life) = &mut self.life {
                     (life.tick_at, life.stamp_at) = (None, None);
-                    life.is_draining = true;
-                    life.protocol.shut_down(ctx.instant());
-                    life.wake_at = Some(ctx.now);
+                    life.client.shut_down(ctx);
                 }
             }
         }
@@ -498,19 +333,13 @@ impl Host {
 
     fn end(&mut self, ctx: &mut Ctx, with_machine: bool) {
         if let Some(life) = self.life.take() {
-            self.has_disk = self.disk_bad_until <= ctx.now && !life.is_held;
-            if let Some(conn) = life.conn {
+            self.has_disk = self.disk_bad_until <= ctx.now && !life.client.is_held();
+            if let Some(conn) = life.client.conn() {
                 ctx.net.died(ctx.now, conn, End::Client, with_machine);
             }
             self.start_at = Some(ctx.now + self.down_ms.max(1));
         }
     }
-}
-
-/// Samples that a client has, in memory or on disk, and that are not settled.
-fn held(protocol: &Protocol) -> usize {
-    let waiting = protocol.all_waiting();
-    waiting.memory + waiting.disk as usize
 }
 
 /// Times of the samples that a client finds on this disk, whatever fails there at the moment, and how many were dropped.
@@ -530,52 +359,4 @@ fn found(fs: &ModelFs, spool_bytes: u64) -> (BTreeSet<i64>, u64) {
         _ => BTreeSet::new(),
     };
     (times, opened.drops.spool_full)
-}
-
-fn brief_outcome(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Read { samples, after, is_end, .. } => {
-            let times: Vec<i64> = samples.iter().map(|kept| kept.time_ms).collect();
-            format!("read {times:?} up to {after}, end: {is_end}")
-        }
-        other => format!("{other:?}"),
-    }
-}
-
-/// Brings what happened to the accounts.
-fn tell(place: usize, life: &mut Life, ctx: &mut Ctx) {
-    for event in life.protocol.take_events() {
-        match &event {
-            Event::Opened { .. } => life.is_open = true,
-            Event::Spool(News::Opened { .. }) => life.knows_spool = true,
-            Event::Closed { .. } => life.is_open = false,
-            _ => {}
-        }
-        let done = match &event {
-            Event::Settled { time_ms, .. } => ctx.oracle.settled(place, *time_ms),
-            Event::Dropped { time_ms, loss, .. } => {
-                ctx.oracle.dropped(place, *time_ms, *loss == Loss::SpoolFull)
-            }
-            _ => Ok(()),
-        };
-        if !matches!(event, Event::Taken { .. }) {
-            ctx.trace(|| format!("client {place}: {event:?}"));
-        }
-        if let Err(what) = done {
-            ctx.fail(what);
-        }
-    }
-}
-
-/// A message in few words.
-fn brief(message: &ClientMessage) -> String {
-    match message {
-        ClientMessage::Samples(samples) => {
-            let times: Vec<i64> = samples.samples.iter().map(|sample| sample.time_ms).collect();
-            let kind = if samples.backlog { "backlog" } else { "live" };
-            format!("{kind} batch {} {times:?}", samples.batch)
-        }
-        ClientMessage::Hello(_) => "Hello".into(),
-        other => format!("{other:?}"),
-    }
 }

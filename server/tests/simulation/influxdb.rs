@@ -45,7 +45,6 @@ pub struct InfluxDb {
     /// What the next restart forgets, with what was there before.
     unsaved: BTreeMap<String, Option<String>>,
     rng: Rng,
-    pub written: u64,
     pub requests: u64,
 }
 
@@ -58,14 +57,7 @@ pub struct Response {
 
 impl InfluxDb {
     pub fn new(rng: Rng) -> Self {
-        Self {
-            mood: Mood::Well,
-            points: BTreeMap::new(),
-            unsaved: BTreeMap::new(),
-            rng,
-            written: 0,
-            requests: 0,
-        }
+        Self { mood: Mood::Well, points: BTreeMap::new(), unsaved: BTreeMap::new(), rng, requests: 0 }
     }
 
     /// Forgets what it could not save.
@@ -78,15 +70,9 @@ impl InfluxDb {
         }
     }
 
-    /// Whether it has this line.
-    pub fn has(&self, line: &str) -> bool {
-        let (key, fields) = split(line);
-        self.points.get(&key).is_some_and(|stored| stored == fields)
-    }
-
-    /// All that it has, as lines' keys.
-    pub fn points(&self) -> impl Iterator<Item = (&String, &String)> {
-        self.points.iter()
+    /// All that it has: fields by series and time.
+    pub fn points(&self) -> &BTreeMap<String, String> {
+        &self.points
     }
 
     /// A request to write these lines.
@@ -162,7 +148,6 @@ impl InfluxDb {
             let (key, fields) = split(line);
             self.unsaved.remove(&key);
             self.points.insert(key, fields.to_owned());
-            self.written += 1;
         }
         if conflicts > 0 {
             let message = format!(
@@ -188,7 +173,7 @@ fn http(status: u16, body: &str) -> Answer {
 }
 
 /// A line as its series and time, and its fields.
-fn split(line: &str) -> (String, &str) {
+pub fn split(line: &str) -> (String, &str) {
     let (series, rest) = line.split_once(' ').unwrap();
     let (fields, time) = rest.rsplit_once(' ').unwrap();
     (format!("{series} {time}"), fields)

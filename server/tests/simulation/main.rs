@@ -4,25 +4,33 @@
 //! What runs is the real code: the client's clock, protocol, queue and spool; the codec; the server's session, journal,
 //! history and InfluxDB's delivery. Only sockets, disks, clocks and threads are stood in for.
 //!
-//! - `plan`: what goes wrong and when. `world`: plays it until all is at rest, and judges.
+//! - `plan`: what goes wrong and when, made of `fault`s. `world` plays it until all is at rest, `verdict` judges.
 //! - `net`, `influxdb`: the network and the database. `samples`: what is sent.
-//! - `host` drives a client; `server` drives `session`, `history` and `target`.
+//! - `host` and on it `client` drive a client; `server` and on it `process` drive
+//!   `session`, `history` and `target`.
 //! - `oracle`: what became of each sample. `ctx`: what all share.
 //!
 //! `VITALS_SIM_SCHEDULES` says how many schedules are played, `VITALS_SIM_SEED` from which seed on. A schedule that fails
 //! names its seed, which plays it again exactly: `VITALS_SIM_SCHEDULES=1 VITALS_SIM_SEED=… VITALS_SIM_TRACE=1`.
 
+// clippy.toml allows these in test functions; helpers of tests are no different.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod client;
 mod ctx;
+mod fault;
 mod history;
 mod host;
 mod influxdb;
 mod net;
 mod oracle;
 mod plan;
+mod process;
 mod samples;
 mod server;
 mod session;
 mod target;
+mod verdict;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -44,7 +44,6 @@ pub enum Arrival {
 /// Something that arrives at a time.
 #[derive(Debug)]
 pub struct Delivery {
-    pub at: u64,
     pub conn: ConnId,
     pub host: usize,
     pub to: End,
@@ -212,6 +211,6 @@ impl Net {
     fn put(&mut self, at: u64, conn: ConnId, to: End, what: Arrival) {
         let Some(state) = self.conns.get(&conn) else { return };
         self.seq += 1;
-        self.under_way.insert((at, self.seq), Delivery { at, conn, host: state.host, to, what });
+        self.under_way.insert((at, self.seq), Delivery { conn, host: state.host, to, what });
     }
 }

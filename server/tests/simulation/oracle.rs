@@ -44,8 +44,6 @@ pub struct Oracle {
     waiting: BTreeMap<usize, BTreeSet<i64>>,
     /// Samples that the header of a client's spool is to count as dropped.
     in_header: BTreeMap<usize, u64>,
-    /// Lines that the server dropped because InfluxDB refused them.
-    pub dropped_lines: BTreeSet<String>,
     /// No sample is taken any more.
     pub is_quiet: bool,
     /// The server's disk failed, or its power: then a reader of its journal may meet damage.
@@ -126,13 +124,14 @@ impl Oracle {
     }
 
     /// A client is back after its process died; `found` is what its disk still had, `in_header` how many the spool's header
-    /// counts as dropped. `has_disk`: whether the spool could be written all the time since.
+    /// counts as dropped. `without_disk`: if the spool could not be written
+    /// all the time, what the client's memory held at most.
     pub fn reborn(
         &mut self,
         host: usize,
         found: &BTreeSet<i64>,
         in_header: u64,
-        has_disk: bool,
+        without_disk: Option<usize>,
     ) -> Result<usize, String> {
         let before = self.waiting.entry(host).or_default().clone();
         let mut lost: Vec<i64> = before.difference(found).copied().collect();
@@ -168,10 +167,12 @@ impl Oracle {
         let count = lost.iter().filter(|time_ms| !durable(time_ms)).count();
         self.kills += 1;
         self.lost += count as u64;
-        if !has_disk {
+        if without_disk.is_some() {
             self.lost_without_disk += count as u64;
-        } else if lost.len() > MOST_LOST {
-            return Err(format!("host {host} lost {lost:?} at a kill, at most {MOST_LOST} may be"));
+        }
+        let most = without_disk.unwrap_or(MOST_LOST);
+        if lost.len() > most {
+            return Err(format!("host {host} lost {lost:?} at a kill, at most {most} may be"));
         }
         Ok(lost.len())
     }
@@ -211,11 +212,6 @@ impl Oracle {
     /// Each sample with its fate.
     pub fn fates(&self) -> impl Iterator<Item = (Key, Fate)> {
         self.accounts.iter().map(|(key, account)| (*key, account.fate))
-    }
-
-    /// How many a client is still to bring.
-    pub fn waiting(&self, host: usize) -> usize {
-        self.waiting.get(&host).map_or(0, BTreeSet::len)
     }
 
     /// How many there are, by fate, with those first that are stored.

@@ -36,7 +36,7 @@ pub fn sample(host: usize, number: u64, time_ms: i64, total: Option<u64>) -> Sam
         bytes_out: Some(time_ms as u64 & 0xffff_ffff),
     };
     let mut sections = vec![Section::Swap(swap)];
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         sections.push(Section::System(System {
             n_cpus: 1 + host as u32,
             uptime: number,

@@ -30,7 +30,6 @@ const TICK_MS: u64 = 1_000;
 
 /// A batch that was offered, so that it can be owed instead.
 struct Offered {
-    after: Position,
     newest_ms: i64,
     times: Stretch,
 }
@@ -176,7 +175,9 @@ impl Target {
             let Some(settled) = self.delivery.settle() else { break };
             ctx.trace(|| format!("influx: settled up to {settled}"));
             self.settled.0 = self.settled.0.max(settled);
-            while let Some(offered) = self.offered.pop_front_if(|offered| offered.after <= settled) {
+            while self.offered.len() > self.delivery.under_way()
+                && let Some(offered) = self.offered.pop_front()
+            {
                 self.settled.1 = self.settled.1.max(offered.newest_ms);
             }
         }
@@ -197,7 +198,6 @@ impl Target {
                 if !is_refused(&line) {
                     ctx.fail(format!("a line was dropped that InfluxDB would have taken: {line}"));
                 }
-                ctx.oracle.dropped_lines.insert(line);
             }
         }
     }
@@ -231,8 +231,7 @@ impl Target {
         if let Some(batch) = self.source.take() {
             self.since = None;
             self.delivery.offer(batch.body, batch.lines, batch.after, batch.received_ms);
-            let (after, newest_ms, times) = (batch.after, batch.newest_ms, batch.times);
-            self.offered.push_back(Offered { after, newest_ms, times });
+            self.offered.push_back(Offered { newest_ms: batch.newest_ms, times: batch.times });
             self.read_at = Some(self.read_at.map_or(ctx.now, |at| at.min(ctx.now)));
         }
     }
@@ -275,12 +274,14 @@ impl Target {
         let (mut body, mut lines) = (Vec::new(), 0);
         while lines < MAX_LINES {
             let Some(chunk) = then.next(&hosts) else { break };
+            let before = body.len();
             match history.lines(chunk.host, chunk.from_ms, chunk.to_ms, MAX_LINES - lines, &mut body) {
                 Ok((more, next_ms)) => {
                     lines += more;
                     then.written(&chunk, next_ms);
                 }
                 Err(error) => {
+                    body.truncate(before);
                     ctx.trace(|| format!("influx: history cannot be read: {error}"));
                     break;
                 }
@@ -291,15 +292,16 @@ impl Target {
         self.delivery.offer_owed(body.into(), lines);
     }
 
-    /// Cursor, list of what is owed, and what the journal may forget.
+    /// List of what is owed, cursor, and what the journal may forget.
     fn tick(&mut self, ctx: &mut Ctx) {
         self.tick_at = ctx.now + TICK_MS;
-        if self.settled.0 != self.saved && save(&self.fs, self.settled).is_ok() {
-            self.saved = self.settled.0;
-            ctx.trace(|| format!("influx: cursor {}", self.saved));
-        }
+        // Before the cursor, which may stand behind a gap that is owed.
         if !self.book.is_saved() {
             let _ = self.book.save();
+        }
+        if self.settled.0 != self.saved && self.book.is_saved() && save(&self.fs, self.settled).is_ok() {
+            self.saved = self.settled.0;
+            ctx.trace(|| format!("influx: cursor {}", self.saved));
         }
         self.look_back();
         if self.source.must_give_up()

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 
 use crate::ctx::Ctx;
+use crate::fault::{Death, Disk, Fault};
 use crate::host::Host;
-use crate::influxdb::{InfluxDb, Mood, is_refused};
+use crate::influxdb::{InfluxDb, Mood};
 use crate::net::{End, Net, Way};
-use crate::oracle::{Fate, Figures, Oracle};
-use crate::plan::{Death, Disk, Fault, Plan};
-use crate::samples::lines;
+use crate::oracle::{Figures, Oracle};
+use crate::plan::Plan;
 use crate::server::Server;
+use crate::verdict::judge;
 use vitals_wire::log::model::{Faults, ModelFs};
 
 /// What a schedule came to.
@@ -232,64 +233,12 @@ impl World {
         hosts && self.server.is_at_rest()
     }
 
-    /// Nothing is in flight: everything has to be where it belongs.
     fn judge(&mut self) {
         // What could not be saved is forgotten now.
         self.influxdb.restart();
-        let ctx = &mut self.ctx;
-        let Some(history) = self.server.history() else { return ctx.fail("the server is down") };
-        let stored = match history.keys() {
-            Ok(stored) => stored,
-            Err(what) => return ctx.fail(what),
-        };
-        for (key, fate) in ctx.oracle.fates().collect::<Vec<_>>() {
-            let is_stored = stored.contains(&key);
-            if fate == Fate::Waiting || fate == Fate::Settled && !is_stored {
-                return ctx.fail(format!(
-                    "{key:?} is {fate:?} and {} history",
-                    if is_stored { "in" } else { "not in" }
-                ));
-            }
-        }
-        if let Some(key) = stored.iter().find(|key| ctx.oracle.sample(**key).is_none()) {
-            return ctx.fail(format!("history shows {key:?}, which was never taken"));
-        }
-        for key in ctx.oracle.durable().collect::<Vec<_>>() {
-            if !stored.contains(&key) {
-                return ctx.fail(format!("{key:?} was committed and is not in history"));
-            }
-        }
-        for host in 0..self.plan.hosts.len() {
-            let rows = match history.rows(host) {
-                Ok(rows) => rows,
-                Err(what) => return ctx.fail(what),
-            };
-            for row in rows {
-                let Some(sample) = ctx.oracle.sample((host, row.time_ms)) else {
-                    return ctx.fail(format!("history shows {} of host {host}", row.time_ms));
-                };
-                let expected = lines(host, sample);
-                let mut written = Vec::new();
-                vitals_server::store::write_row(&mut written, &crate::samples::tags(host), &row);
-                if expected.join("\n").as_bytes() != written.trim_ascii_end() {
-                    return ctx.fail(format!("history shows {} of host {host} altered", row.time_ms));
-                }
-                let missing =
-                    expected.iter().find(|line| !is_refused(line) && !self.influxdb.has(line)).cloned();
-                if let Some(line) = missing {
-                    return ctx.fail(format!("InfluxDB does not have {line}"));
-                }
-            }
-        }
-        for host in &self.hosts {
-            if let Err(what) = ctx.oracle.counted(host.place, host.in_header()) {
-                return ctx.fail(what);
-            }
-        }
-        let figures = ctx.oracle.figures();
-        let Figures { taken, stored, waiting, dropped, lost, missing } = figures;
-        if taken != stored + dropped + lost || waiting + missing > 0 {
-            ctx.fail(format!("the sums do not agree: {figures:?}"));
+        let Some(history) = self.server.history() else { return self.ctx.fail("the server is down") };
+        if let Err(what) = judge(&self.ctx.oracle, &self.hosts, history, &self.influxdb) {
+            self.ctx.fail(what);
         }
     }
 
