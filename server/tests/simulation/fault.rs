@@ -27,7 +27,8 @@ pub enum Death {
 /// What is wrong with a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
-    Full,
+    /// No room but for so many bytes more.
+    Full(u64),
     ReadOnly,
     Denied,
     SyncFails,
@@ -77,6 +78,13 @@ pub enum Fault {
         disk: Disk,
         for_ms: u64,
     },
+    /// The server's process dies within a transaction of history after so many calls more; the last was not, or (true) was,
+    /// durable if it was a commit.
+    ServerInHistory {
+        calls: u64,
+        is_durable: bool,
+        down_ms: u64,
+    },
     /// History's file cannot be written for a while.
     History {
         for_ms: u64,
@@ -115,7 +123,7 @@ pub fn faults_of(rng: &mut Rng, focus: u8, hosts: usize) -> Vec<(u64, Fault)> {
             3 => one(Fault::Slow { host, up_ms: rng.u64(..4_000), down_ms: rng.u64(..4_000), for_ms }),
             _ => one(Fault::Shut { host, slowly: rng.bool(), for_ms }),
         },
-        1 => match rng.u8(..4) {
+        1 => match rng.u8(..5) {
             // What a killed process has just written is found, called committed, and then the power fails.
             0 => {
                 let again = down_ms + rng.u64(10..3_000);
@@ -124,13 +132,15 @@ pub fn faults_of(rng: &mut Rng, focus: u8, hosts: usize) -> Vec<(u64, Fault)> {
                     (again, Fault::Server { death: Death::Crash, down_ms }),
                 ]
             }
+            1 => one(Fault::ServerInHistory { calls: rng.u64(..20), is_durable: rng.bool(), down_ms }),
             _ => one(Fault::Server { death: death(rng), down_ms }),
         },
         2 => one(Fault::Client { host, death: death(rng), down_ms }),
         3 => {
+            let room = if rng.bool() { 0 } else { rng.u64(1..3_000) };
             let disk = *choose(
                 rng,
-                &[Disk::Full, Disk::ReadOnly, Disk::Denied, Disk::SyncFails, Disk::SyncDirFails],
+                &[Disk::Full(room), Disk::ReadOnly, Disk::Denied, Disk::SyncFails, Disk::SyncDirFails],
             );
             match rng.u8(..6) {
                 0 => one(Fault::ServerDisk { disk, for_ms }),

@@ -40,6 +40,9 @@ pub struct Oracle {
     accounts: BTreeMap<Key, Account>,
     /// Committed to the journal as far as the server said so, or found there at a start.
     durable: BTreeSet<Key>,
+    /// What readers of the journal saw: also what a process found there that is in the system's memory alone, because a
+    /// process before died with a sync that had failed. No client was told that it is durable.
+    seen: BTreeSet<Key>,
     /// What each host's client has now, by the accounts.
     waiting: BTreeMap<usize, BTreeSet<i64>>,
     /// Samples that the header of a client's spool is to count as dropped.
@@ -177,11 +180,15 @@ impl Oracle {
         Ok(lost.len())
     }
 
-    /// The journal has committed a sample; it must be the one that was taken.
-    pub fn committed(&mut self, host: usize, sample: &Sample) -> Result<(), String> {
-        match self.accounts.get(&(host, sample.time_ms)) {
+    /// The journal shows a sample, which must be the one that was taken; `is_durable`: and has committed it.
+    pub fn shown(&mut self, host: usize, sample: &Sample, is_durable: bool) -> Result<(), String> {
+        let key = (host, sample.time_ms);
+        match self.accounts.get(&key) {
             Some(account) if account.sample == *sample => {
-                self.durable.insert((host, sample.time_ms));
+                self.seen.insert(key);
+                if is_durable {
+                    self.durable.insert(key);
+                }
                 Ok(())
             }
             Some(_) => Err(format!("the journal holds {} of host {host} with other content", sample.time_ms)),
@@ -207,6 +214,11 @@ impl Oracle {
     /// All that the server must have, by host.
     pub fn durable(&self) -> impl Iterator<Item = Key> {
         self.durable.iter().copied()
+    }
+
+    /// What readers of the journal saw and is not known to be durable.
+    pub fn seen_only(&self) -> impl Iterator<Item = Key> {
+        self.seen.difference(&self.durable).copied()
     }
 
     /// Each sample with its fate.

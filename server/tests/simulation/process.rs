@@ -29,6 +29,9 @@ const MAX_COMMIT_MS: u64 = 3_000;
 /// See the module.
 pub struct Process {
     fs: ModelFs,
+    storage: MemoryStorage,
+    /// Calls of history's storage behind which it is dead.
+    dies_at: u64,
     metrics: Arc<Metrics>,
     journal: Journal,
     committer: Committer,
@@ -42,13 +45,15 @@ pub struct Process {
 }
 
 impl Process {
-    /// Opens what lies on its disks. Gives also what the journal still holds.
+    /// Opens what lies on its disks. Gives also what the journal still holds; `is_synced`: all of that is durable once
+    /// the journal is open.
     pub fn start(
         ctx: &mut Ctx,
         fs: &ModelFs,
         storage: &MemoryStorage,
         options: JournalOptions,
         share_bytes: u64,
+        is_synced: bool,
     ) -> Result<(Self, BTreeSet<Key>), String> {
         let metrics = Arc::new(Metrics::new());
         let opened = Journal::open_manual(Arc::new(fs.clone()), options, metrics.clone());
@@ -59,6 +64,8 @@ impl Process {
         let history = History::open(ctx, storage, &journal, metrics.clone())?;
         let mut up = Self {
             fs: fs.clone(),
+            storage: storage.clone(),
+            dies_at: u64::MAX,
             metrics,
             journal,
             committer,
@@ -69,7 +76,7 @@ impl Process {
             commit_at: None,
             tidy_at: ctx.now,
         };
-        let in_journal = up.audit(ctx).map_err(|error| format!("cannot be audited: {error}"))?;
+        let in_journal = up.audit(ctx, is_synced).map_err(|error| format!("cannot be audited: {error}"))?;
         ctx.trace(|| format!("server: up, journal ends at {}", up.journal.end()));
         Ok((up, in_journal))
     }
@@ -100,6 +107,16 @@ impl Process {
         )
     }
 
+    /// It dies at this call of history's storage.
+    pub fn dies_at(&mut self, call: u64) {
+        self.dies_at = call;
+    }
+
+    /// Whether it died between two calls of its disk, or within one of history's.
+    pub fn is_dead(&self) -> bool {
+        self.fs.is_stopped() || self.storage.calls() > self.dies_at
+    }
+
     pub fn history(&self) -> &History {
         &self.history
     }
@@ -121,10 +138,10 @@ impl Process {
         if self.commit_at.is_some_and(|at| at <= ctx.now) || self.tidy_at <= ctx.now {
             self.commit(ctx);
         }
-        if !self.fs.is_stopped() {
+        if !self.is_dead() {
             self.history.step(ctx);
         }
-        if !self.fs.is_stopped() {
+        if !self.is_dead() {
             self.target.step(ctx, influxdb, &self.history);
         }
     }
@@ -160,7 +177,9 @@ impl Process {
             session.shut_down();
         }
         self.history.flush(ctx);
-        self.target.close(ctx);
+        if !self.is_dead() {
+            self.target.close(ctx);
+        }
     }
 
     /// A record waits: it is committed with those that come meanwhile, as soon as the disk takes them.
@@ -176,7 +195,7 @@ impl Process {
         self.tidy_at = ctx.now + TIDY_MS;
         self.committer.step();
         // What cannot be read now is read the next time.
-        if let Err(error) = self.audit(ctx) {
+        if let Err(error) = self.audit(ctx, true) {
             ctx.trace(|| format!("audit: {error}"));
         }
         let mut gave = false;
@@ -191,7 +210,7 @@ impl Process {
     }
 
     /// Reads what is committed into the accounts. Gives what it found.
-    fn audit(&mut self, ctx: &mut Ctx) -> Result<BTreeSet<Key>, String> {
+    fn audit(&mut self, ctx: &mut Ctx, is_durable: bool) -> Result<BTreeSet<Key>, String> {
         let mut found = BTreeSet::new();
         let outcome = loop {
             match self.audit.try_next() {
@@ -204,7 +223,7 @@ impl Process {
                     };
                     for sample in &entry.record.samples {
                         found.insert((host, sample.time_ms));
-                        if let Err(what) = ctx.oracle.committed(host, sample) {
+                        if let Err(what) = ctx.oracle.shown(host, sample, is_durable) {
                             ctx.fail(what);
                         }
                     }

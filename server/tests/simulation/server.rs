@@ -29,6 +29,9 @@ pub struct Server {
     stops_with_machine: Option<bool>,
     down_ms: u64,
     starts: u64,
+    /// A sync failed since the machine started: what it was to write may be in the system's memory alone, where no later
+    /// sync finds it.
+    lost_sync: bool,
 }
 
 impl Server {
@@ -50,6 +53,7 @@ impl Server {
             stops_with_machine: None,
             down_ms: 0,
             starts: 0,
+            lost_sync: false,
         }
     }
 
@@ -103,7 +107,8 @@ impl Server {
     fn start(&mut self, ctx: &mut Ctx) -> Result<Process, String> {
         self.starts += 1;
         let (fs, storage) = (&self.fs, &self.storage);
-        let (up, in_journal) = Process::start(ctx, fs, storage, self.options.clone(), self.share_bytes)?;
+        let (up, in_journal) =
+            Process::start(ctx, fs, storage, self.options.clone(), self.share_bytes, !self.lost_sync)?;
         if fs.is_stopped() {
             return Err("stopped".into());
         }
@@ -143,16 +148,29 @@ impl Server {
         }
     }
 
+    /// The process dies within a transaction of history.
+    pub fn die_in_history(&mut self, calls: u64, is_durable: bool, down_ms: u64) {
+        let Some(up) = &mut self.up else { return };
+        self.down_ms = down_ms;
+        let how = if is_durable { MemoryFault::CrashAfterCommit } else { MemoryFault::Crash };
+        self.storage.fail_after(calls, how);
+        up.dies_at(self.storage.calls() + calls);
+    }
+
     /// Stops that were to come between two calls come now or never.
     pub fn heal(&mut self, ctx: &mut Ctx) {
         if let Some(with_machine) = self.stops_with_machine {
             self.killed(ctx, with_machine);
         }
+        // A process that was to die within history goes on.
         self.storage.heal();
+        if let Some(up) = &mut self.up {
+            up.dies_at(u64::MAX);
+        }
     }
 
     fn look_for_stop(&mut self, ctx: &mut Ctx) -> bool {
-        let stopped = self.fs.is_stopped();
+        let stopped = self.fs.is_stopped() || self.up.as_ref().is_some_and(Process::is_dead);
         if stopped {
             let with_machine = self.stops_with_machine == Some(true);
             self.killed(ctx, with_machine);
@@ -178,15 +196,22 @@ impl Server {
         self.stops_with_machine = None;
         if with_machine {
             self.fs.crash(&mut ctx.rng);
+            self.lost_sync = false;
         } else {
             self.fs.kill();
         }
         if let Some(up) = self.up.take() {
+            self.storage.heal();
             for conn in up.conns() {
                 ctx.net.died(ctx.now, conn, End::Server, with_machine);
             }
         }
         self.start_at = Some(ctx.now + self.down_ms.max(1));
+    }
+
+    /// Its disk fails in syncs.
+    pub fn syncs_fail(&mut self) {
+        self.lost_sync = true;
     }
 
     /// History's file can or cannot be written.

@@ -19,7 +19,7 @@ pub fn judge(oracle: &Oracle, hosts: &[Host], history: &History, influxdb: &Infl
         rows(oracle, host.place, history, &mut expected)?;
         oracle.counted(host.place, host.in_header())?;
     }
-    points(&expected, influxdb)?;
+    points(oracle, expected, influxdb)?;
     let figures = oracle.figures();
     let Figures { taken, stored, waiting, dropped, lost, missing } = figures;
     if taken != stored + dropped + lost || waiting + missing > 0 {
@@ -71,11 +71,21 @@ fn rows(
     Ok(())
 }
 
-/// InfluxDB has these points and no others.
-fn points(expected: &BTreeMap<String, String>, influxdb: &InfluxDb) -> Result<(), String> {
+/// InfluxDB has these points and no others, but for samples that a reader saw before the power took them.
+fn points(
+    oracle: &Oracle,
+    mut expected: BTreeMap<String, String>,
+    influxdb: &InfluxDb,
+) -> Result<(), String> {
     let points = influxdb.points();
     if let Some((point, fields)) = expected.iter().find(|(point, _)| !points.contains_key(*point)) {
         return Err(format!("InfluxDB does not have {point}: {fields}"));
+    }
+    for (host, time_ms) in oracle.seen_only() {
+        for line in oracle.sample((host, time_ms)).into_iter().flat_map(|sample| lines(host, sample)) {
+            let (point, fields) = split(&line);
+            expected.insert(point, fields.to_owned());
+        }
     }
     match points.iter().find(|(point, fields)| expected.get(*point) != Some(*fields)) {
         Some((point, fields)) => {

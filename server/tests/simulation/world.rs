@@ -176,6 +176,9 @@ impl World {
                 self.ctx.oracle.may_be_damaged |= matches!(death, Death::Crash | Death::CrashAt(_));
                 self.server.die(&mut self.ctx, death, down_ms);
             }
+            Fault::ServerInHistory { calls, is_durable, down_ms } => {
+                self.server.die_in_history(calls, is_durable, down_ms);
+            }
             Fault::ClientDisk { host, disk, for_ms } => {
                 fail(&self.hosts[host].fs, disk);
                 self.hosts[host].disk_fails(now + for_ms);
@@ -184,6 +187,9 @@ impl World {
             Fault::ServerDisk { disk, for_ms } => {
                 self.ctx.oracle.may_be_damaged = true;
                 fail(&self.server.fs, disk);
+                if disk == Disk::SyncFails {
+                    self.server.syncs_fail();
+                }
                 mend(for_ms, Mend::ServerDisk);
             }
             Fault::History { for_ms } => {
@@ -256,8 +262,9 @@ impl World {
 }
 
 fn fail(fs: &ModelFs, disk: Disk) {
+    let used: u64 = fs.files().iter().map(|(_, bytes)| bytes).sum();
     fs.fail(|faults| match disk {
-        Disk::Full => faults.capacity = Some(0),
+        Disk::Full(room) => faults.capacity = Some(used + room),
         Disk::ReadOnly => faults.read_only = true,
         Disk::Denied => faults.denied = true,
         Disk::SyncFails => faults.sync_fails = true,
