@@ -1,6 +1,7 @@
 //! A client on its host, from its start to its end: does what the real protocol wants done on network and disk, and brings
 //! what the protocol tells to the accounts.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use vitals_client::link::protocol::{Action, Protocol, Settings};
 use vitals_client::spool::Spool;
 use vitals_client::spool::job::{Job, Keep, Outcome};
 use vitals_wire::log::model::ModelFs;
-use vitals_wire::message::{ClientCodec, ClientMessage, Hello};
+use vitals_wire::message::{ClientCodec, ClientMessage, Hello, Samples, ServerMessage};
 use vitals_wire::sample::Sample;
 
 use crate::ctx::Ctx;
@@ -45,6 +46,9 @@ pub struct Client {
     is_open: bool,
     /// The sample that was just taken, while it has to go out at once.
     live_due: Option<i64>,
+    /// Backlog on the present connection that is not acknowledged, and how many batches of it may be.
+    backlog: BTreeSet<u64>,
+    window: usize,
 }
 
 /// How a client's run went on.
@@ -82,6 +86,8 @@ impl Client {
             is_draining: false,
             is_open: false,
             live_due: None,
+            backlog: BTreeSet::new(),
+            window: 0,
         }
     }
 
@@ -179,6 +185,7 @@ impl Client {
                     self.is_connected = false;
                     self.incoming.clear();
                     self.codec = ClientCodec::new();
+                    self.backlog.clear();
                     let conn = ctx.net.connect(ctx.now, place, listens);
                     self.conn = Some(conn);
                 }
@@ -188,10 +195,8 @@ impl Client {
                         continue;
                     };
                     ctx.trace(|| format!("client {place}: says {}", brief(&message)));
-                    if let ClientMessage::Samples(samples) = &message
-                        && !samples.backlog
-                    {
-                        self.live_due = None;
+                    if let ClientMessage::Samples(samples) = &message {
+                        self.sends(ctx, samples);
                     }
                     let mut bytes = BytesMut::new();
                     match ClientCodec::new().encode(message, &mut bytes) {
@@ -248,6 +253,7 @@ impl Client {
                     match self.codec.decode(&mut self.incoming) {
                         Ok(Some(message)) => {
                             ctx.trace(|| format!("client {place}: hears {message:?}"));
+                            self.hears(&message);
                             self.protocol.received(now, message);
                             self.tell(ctx);
                         }
@@ -267,6 +273,31 @@ impl Client {
             self.tell(ctx);
         }
         self.wake_at = Some(ctx.now);
+    }
+
+    /// Live samples go at once; backlog keeps to the window.
+    fn sends(&mut self, ctx: &mut Ctx, samples: &Samples) {
+        if !samples.backlog {
+            self.live_due = None;
+            return;
+        }
+        self.backlog.insert(samples.batch);
+        if self.backlog.len() > self.window {
+            ctx.fail(format!(
+                "client {} has more backlog under way than the window {}",
+                self.place, self.window
+            ));
+        }
+    }
+
+    fn hears(&mut self, message: &ServerMessage) {
+        match message {
+            ServerMessage::Welcome(welcome) => self.window = welcome.window as usize,
+            ServerMessage::Ack(ack) => ack.batches.iter().for_each(|batch| {
+                self.backlog.remove(batch);
+            }),
+            _ => {}
+        }
     }
 
     /// Brings what happened to the accounts.

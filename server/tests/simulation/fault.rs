@@ -146,8 +146,8 @@ pub fn faults_of(rng: &mut Rng, focus: u8, hosts: usize) -> Vec<(u64, Fault)> {
                 0 => one(Fault::ServerDisk { disk, for_ms }),
                 // A backlog that the server's disk does not take fills the window.
                 1 => vec![
-                    (0, Fault::Shut { host, slowly: false, for_ms: 15_000 }),
-                    (13_000, Fault::ServerDisk { disk, for_ms: 15_000 }),
+                    (0, Fault::Shut { host, slowly: false, for_ms: 40_000 }),
+                    (38_000, Fault::ServerDisk { disk, for_ms: 15_000 }),
                 ],
                 // A disk that failed, and then the power: what was acknowledged has to be there.
                 2 => vec![

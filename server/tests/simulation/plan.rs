@@ -31,6 +31,8 @@ pub struct Plan {
     pub journal_segment_bytes: u64,
     pub journal_cap_bytes: u64,
     pub compress: bool,
+    /// Batches of backlog under way at most.
+    pub window: u32,
     pub influx_share_bytes: u64,
     /// Samples that a client's memory holds at most.
     pub queue_samples: usize,
@@ -80,6 +82,7 @@ impl Plan {
             journal_segment_bytes: *choose(rng, &[700, 2_000, 8_000, 1 << 20]),
             journal_cap_bytes: cap,
             compress: rng.u8(..4) > 0,
+            window: *choose(rng, &[1, 2, 4]),
             influx_share_bytes: cap / 2,
             queue_samples: *choose(rng, &[12, 40, 1024, 1024]),
             spool_bytes: *choose(rng, &[1_500, 4_000, 100_000, 1 << 20]),

@@ -26,6 +26,15 @@ const TIDY_MS: u64 = 1_000;
 const SLOW_COMMITS: u8 = 8;
 const MAX_COMMIT_MS: u64 = 3_000;
 
+/// What the server's configuration says.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// InfluxDB may lag so many bytes of the journal.
+    pub share_bytes: u64,
+    /// Batches of backlog of one client under way at most.
+    pub window: u32,
+}
+
 /// See the module.
 pub struct Process {
     fs: ModelFs,
@@ -39,6 +48,7 @@ pub struct Process {
     audit: JournalReader,
     history: History,
     target: Target,
+    window: u32,
     sessions: BTreeMap<ConnId, Session>,
     commit_at: Option<u64>,
     tidy_at: u64,
@@ -52,7 +62,7 @@ impl Process {
         fs: &ModelFs,
         storage: &MemoryStorage,
         options: JournalOptions,
-        share_bytes: u64,
+        limits: Limits,
         is_synced: bool,
     ) -> Result<(Self, BTreeSet<Key>), String> {
         let metrics = Arc::new(Metrics::new());
@@ -60,7 +70,7 @@ impl Process {
         let (journal, committer) = opened.map_err(|error| error.to_string())?;
         let audit = journal.reader("audit", Position::default()).map_err(|error| error.to_string())?;
         // As `app`: those that may lag first.
-        let target = Target::open(ctx, fs, &journal, &metrics, share_bytes)?;
+        let target = Target::open(ctx, fs, &journal, &metrics, limits.share_bytes)?;
         let history = History::open(ctx, storage, &journal, metrics.clone())?;
         let mut up = Self {
             fs: fs.clone(),
@@ -72,6 +82,7 @@ impl Process {
             audit,
             history,
             target,
+            window: limits.window,
             sessions: BTreeMap::new(),
             commit_at: None,
             tidy_at: ctx.now,
@@ -150,7 +161,7 @@ impl Process {
     pub fn arrived(&mut self, ctx: &mut Ctx, conn: ConnId, what: Arrival) {
         match what {
             Arrival::Accepted => {
-                self.sessions.insert(conn, Session::new(ctx.now));
+                self.sessions.insert(conn, Session::new(ctx.now, self.window));
             }
             Arrival::Bytes(bytes) => match self.sessions.get_mut(&conn) {
                 Some(session) => {

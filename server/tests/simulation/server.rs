@@ -13,7 +13,7 @@ use crate::history::History;
 use crate::influxdb::InfluxDb;
 use crate::net::{Arrival, ConnId, End};
 use crate::plan::Plan;
-use crate::process::{GROUP_MS, Process};
+use crate::process::{GROUP_MS, Limits, Process};
 
 /// Before a server that could not start is started again.
 const RESTART_MS: u64 = 2_000;
@@ -23,7 +23,7 @@ pub struct Server {
     pub fs: ModelFs,
     pub storage: MemoryStorage,
     options: JournalOptions,
-    share_bytes: u64,
+    limits: Limits,
     up: Option<Process>,
     start_at: Option<u64>,
     stops_with_machine: Option<bool>,
@@ -47,7 +47,7 @@ impl Server {
             fs: ModelFs::new(seed),
             storage: MemoryStorage::new(),
             options,
-            share_bytes: plan.influx_share_bytes,
+            limits: Limits { share_bytes: plan.influx_share_bytes, window: plan.window },
             up: None,
             start_at: Some(0),
             stops_with_machine: None,
@@ -108,7 +108,7 @@ impl Server {
         self.starts += 1;
         let (fs, storage) = (&self.fs, &self.storage);
         let (up, in_journal) =
-            Process::start(ctx, fs, storage, self.options.clone(), self.share_bytes, !self.lost_sync)?;
+            Process::start(ctx, fs, storage, self.options.clone(), self.limits, !self.lost_sync)?;
         if fs.is_stopped() {
             return Err("stopped".into());
         }

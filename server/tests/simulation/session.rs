@@ -24,8 +24,6 @@ use crate::ctx::Ctx;
 const HELLO_MS: u64 = 10_000;
 /// Pause before a record that the journal did not take is tried again.
 const RETRY_MS: u64 = 1_000;
-/// Batches of backlog under way at most.
-const WINDOW: u32 = 4;
 /// Samples that are older are refused.
 pub const KEEP_RAW: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -36,6 +34,8 @@ pub struct Session {
     protocol: Protocol,
     codec: ServerCodec,
     incoming: BytesMut,
+    /// Batches of backlog under way at most.
+    window: u32,
     host: HostId,
     idle_ms: u64,
     idle_at: u64,
@@ -54,8 +54,9 @@ struct Keeping {
 }
 
 impl Session {
-    pub fn new(now: u64) -> Self {
+    pub fn new(now: u64, window: u32) -> Self {
         Self {
+            window,
             protocol: Protocol::default(),
             codec: ServerCodec::for_strangers(),
             incoming: BytesMut::new(),
@@ -104,7 +105,7 @@ impl Session {
                     self.codec.introduced();
                     self.idle_ms =
                         down_limit(Duration::from_millis(hello.interval_ms.into())).as_millis() as u64;
-                    self.say(welcome(now_ms, oldest_ms).into());
+                    self.say(welcome(now_ms, oldest_ms, self.window).into());
                 }
                 Ok(Step::Take(batch)) => {
                     let (number, backlog) = (batch.number, batch.backlog);
@@ -183,13 +184,13 @@ impl Session {
     }
 }
 
-fn welcome(now_ms: i64, oldest_ms: i64) -> Welcome {
+fn welcome(now_ms: i64, oldest_ms: i64, window: u32) -> Welcome {
     Welcome {
         protocol: PROTOCOL_VERSION,
         server_version: Text::cut("0"),
         server_time_ms: now_ms,
         name: Text::cut("host"),
-        window: WINDOW,
+        window,
         limits: Limits { frame_bytes: MAX_FRAME_BYTES as u32, batch_samples: MAX_BATCH_SAMPLES as u32 },
         oldest_ms,
         pins: List::empty(),
