@@ -443,6 +443,8 @@ impl Disk {
         while self.fetched.front().is_some_and(|first| first.after <= standing.cursor) {
             if let Some(first) = self.fetched.pop_front() {
                 self.fetched_bytes -= first.record.encoded.len();
+                // Damage was counted with the room that it gave.
+                self.drops.add(Drops { damaged: 0, ..first.drops });
                 left = left.saturating_sub(1);
             }
         }

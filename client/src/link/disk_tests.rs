@@ -305,7 +305,7 @@ fn without_a_server_a_kill_costs_the_two_newest_and_the_rest_comes_home_oldest_f
 fn what_is_under_way_when_it_is_spooled_is_settled_by_its_own_acknowledgement() {
     let mut world = World::new(3);
     world.acks = false;
-    // A server that is slow: each live sample goes out once, and to the disk two intervals later.
+    // A server that is slow: each live sample goes out once, and to the disk a good interval later.
     for _ in 0..5 {
         world.interval(true);
     }
@@ -319,6 +319,48 @@ fn what_is_under_way_when_it_is_spooled_is_settled_by_its_own_acknowledgement() 
     assert_eq!(world.settled, [5000, 10_000, 15_000, 20_000, 25_000, 30_000], "each once");
     assert!(world.stored.values().all(|times| *times == 1), "none was sent again: {:?}", world.stored);
     assert!(world.on_disk() < 200);
+}
+
+#[test]
+fn the_disk_has_time_to_take_a_sample_before_a_third_waits_in_memory() {
+    let mut world = World::new(13);
+    world.pump(false);
+    let taken = world.now;
+    for second in [0, 5] {
+        world.now = taken + Duration::from_secs(second);
+        world.take(100);
+        world.pump(false);
+        assert_eq!(world.waiting.disk, 0, "while all is well nothing is written");
+    }
+    let due = world.link.job_at().unwrap();
+    assert!(due > taken + INTERVAL && due + INTERVAL / 2 <= taken + 2 * INTERVAL, "{:?}", due - taken);
+}
+
+#[test]
+fn what_is_settled_and_not_passed_yet_is_no_loss_when_room_is_made() {
+    let mut world = World::with(14, 4 << 10, 50);
+    world.pump(false);
+    for _ in 0..12 {
+        world.take(250);
+    }
+    world.now += Duration::from_secs(7);
+    world.pump(false);
+    assert_eq!((world.waiting.memory, world.waiting.disk), (0, 12));
+    // The newest goes as live, ten of the others as backlog; that batch alone is settled.
+    world.acks = false;
+    world.now += Duration::from_millis(1100);
+    world.pump(true);
+    world.unacked = vec![2];
+    world.ack();
+    assert_eq!(world.settled.len(), 10);
+    world.cut();
+    world.take(900);
+    world.link.shut_down(world.now);
+    world.pump(false);
+    // They lie in one segment with the two others, which have to go with it.
+    assert_eq!((world.dropped.len(), world.spool.drops().spool_full), (2, 2));
+    assert!(world.settled.iter().all(|time| !world.dropped.contains_key(time)), "{:?}", world.dropped);
+    assert_eq!((world.waiting.memory, world.waiting.disk), (0, 1));
 }
 
 #[test]

@@ -315,6 +315,19 @@ async fn a_silent_server_is_left_after_the_deadline_of_each_step() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_server_takes_over_when_the_first_does_not_answer_the_greeting() {
+    let (pipes, mut opened) = mpsc::unbounded_channel();
+    let mut client = client_by(2, Pipes(pipes));
+    let silent = greeted(opened.recv().await.unwrap()).await;
+    assert_eq!(patient_closed(&mut client).await, Closed::HandshakeTimeout);
+    let second = timeout(Duration::from_secs(60), opened.recv()).await.expect("the second is tried").unwrap();
+    let mut frames = welcomed(second).await;
+    client.take(1000).await;
+    assert!(matches!(frames.next().await, Some(Ok(ClientMessage::Samples(_)))));
+    drop(silent);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_server_gets_everything_and_the_newest_before_the_older_ones() {
     let (mut client, mut opened) = piped();
     let mut stream = welcomed(opened.recv().await.unwrap()).await.into_inner();

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! - A sample is in the queue from when it is taken until its batch is settled, or it is in the spool: what is older than
-//!   two intervals goes there, and everything when the end is wanted. What is under way on a connection that breaks is
+//!   an interval and a quarter goes there, and everything when the end is wanted. What is under way on a connection that breaks is
 //!   unsettled again.
 //! - The newest sample goes at once as a live batch of one, also after a reconnection unless it is settled; the older
 //!   ones follow as backlog, those of the spool first, within the server's window and at most [`BACKLOG_PER_SECOND`].
@@ -46,8 +46,10 @@ pub const BARRED: Duration = Duration::from_secs(600);
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(8);
 /// Samples of backlog sent in a second: ten intervals' worth, so that catching up does not flood a server.
 pub const BACKLOG_PER_SECOND: u32 = 10;
-/// A sample that is not settled after so many intervals goes to the spool.
-pub const INTERVALS_IN_MEMORY: u32 = 2;
+/// A sample that is not settled after so many quarters of an interval goes to the spool: early enough for a disk to have
+/// it before the second sample after it is taken, also where the second sample of a run comes half an interval after the
+/// first. So a kill costs at most two.
+pub const QUARTERS_IN_MEMORY: u32 = 5;
 /// Samples after which is told how long the spool has room: the first have no percentages yet.
 const SAMPLES_TO_ESTIMATE: u64 = 3;
 /// The first upper bound of the delay before a new attempt.
@@ -233,8 +235,7 @@ impl Protocol {
             _ => None,
         };
         let keep_after = match is_closing {
-            // A little earlier, so that the disk has it when the second after it is taken.
-            false => INTERVALS_IN_MEMORY * self.settings.interval - self.settings.interval / 4,
+            false => QUARTERS_IN_MEMORY * self.settings.interval / 4,
             true => Duration::ZERO,
         };
         Wish { keep_after, at_hand, is_closing }
@@ -430,6 +431,8 @@ impl Protocol {
                 }
                 State::Greeting { deadline, .. } if *deadline <= now => {
                     self.closed(now, Closed::HandshakeTimeout);
+                    // The driver lets this connection go before it hears of another.
+                    return Action::Wait(Some(now));
                 }
                 State::Greeting { deadline, .. } => {
                     return Action::Wait(earliest([Some(*deadline), closing]));

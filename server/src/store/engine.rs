@@ -174,6 +174,14 @@ impl<S: Storage> Engine<S> {
         write(&self.shared.memory).position = position;
     }
 
+    /// All before `to` was taken in, or cannot be read: what is damaged at the journal's end comes with no record.
+    pub fn caught_up(&mut self, to: Position) {
+        if to > self.position {
+            self.position = to;
+            write(&self.shared.memory).position = to;
+        }
+    }
+
     /// Takes a record in; `after` is the place behind it.
     pub fn ingest(&mut self, record: &Record, after: Position) {
         let first = self.position;

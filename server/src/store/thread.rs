@@ -340,6 +340,7 @@ impl Worker {
             match next {
                 Ok(Some(entry)) => self.engine.ingest(&entry.record, entry.after),
                 Ok(None) => {
+                    self.engine.caught_up(self.reader.position());
                     self.note_lag();
                     return Ok(false);
                 }
