@@ -250,7 +250,13 @@ fn answers(shared: api::Shared) -> impl Fn(Request) -> Answer + Clone + Send + '
             }
         }
         Request::Backfill(wanted) => {
-            match backfill::note(&wanted, &shared.targets, &shared.state, shared.keep_raw) {
+            match backfill::note(
+                &wanted,
+                &shared.targets,
+                &shared.state,
+                shared.keep_raw,
+                shared.journal.end(),
+            ) {
                 Ok(noted) => Answer::Ok(noted),
                 Err(error) => Answer::Error(format!("{error:#}")),
             }

@@ -6,12 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use vitals_wire::log::Position;
 
 use crate::app::targets::{history_span, open_all};
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
 use crate::data_dir::DataDir;
 use crate::influx::Target;
+use crate::influx::book::JOURNAL_END;
 use crate::influx::owed::Span;
 use crate::metrics::Metrics;
 use crate::state::State;
@@ -30,7 +32,8 @@ pub struct Wanted {
     pub host: Option<String>,
 }
 
-/// Owes it, and says what: on disk when this returns. Blocks.
+/// Owes it, and says what: on disk when this returns. Blocks. History is asked when it has come to `needs`: the journal's
+/// end as of now.
 ///
 /// # Errors
 /// There is no such target or host, history does not go so far back, or the disk said no: the text says which.
@@ -39,6 +42,7 @@ pub fn note(
     targets: &[Arc<Target>],
     state: &State,
     keep_raw: Duration,
+    needs: Position,
 ) -> anyhow::Result<Value> {
     let named = targets
         .iter()
@@ -64,12 +68,13 @@ pub fn note(
     }
     if span.from_ms >= span.to_ms {
         bail!(
-            "history goes from {} to now, and none of what is wanted lies there",
-            time::format(history.from_ms)
+            "history goes from {} to {}, and none of what is wanted lies there",
+            time::format(history.from_ms),
+            time::format(history.to_ms)
         );
     }
     for target in &named {
-        target.backfill(host, span).with_context(|| {
+        target.backfill(host, span, needs).with_context(|| {
             format!(
                 "what {} is owed cannot be written to {}",
                 target.options.name,
@@ -124,5 +129,5 @@ fn note_in_files(config: &Config, wanted: &Wanted) -> anyhow::Result<Value> {
     let data_dir = DataDir::lock(dir)?;
     let (state, _thread) = State::open(&state_file)?;
     let targets = open_all(config, &data_dir, &Metrics::new())?;
-    note(wanted, &targets, &state, config.store.keep_raw)
+    note(wanted, &targets, &state, config.store.keep_raw, JOURNAL_END)
 }

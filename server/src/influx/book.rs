@@ -26,6 +26,8 @@ use super::owed::{Owed, Slice, Span, Stretch};
 use crate::time;
 
 const VERSION: u32 = 1;
+/// The end of whatever journal is opened next: see [`Book::limit_needs`].
+pub const JOURNAL_END: Position = Position { segment: u64::MAX, offset: u64::MAX };
 
 /// Why there is no list to go on from.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +89,8 @@ impl Book {
                     let mut stretch = Stretch::new();
                     stretch.add_all(everything);
                     let mut owed = Owed::new();
-                    owed.owe(&stretch, Position::default());
+                    // The newest of it may be in the journal alone.
+                    owed.owe(&stretch, JOURNAL_END);
                     (owed, true, false)
                 }
             },
@@ -136,7 +139,8 @@ impl Book {
         }
     }
 
-    /// A journal that begins anew never comes to where the one before was.
+    /// A journal that begins anew never comes to where the one before was, and none to [`JOURNAL_END`]: to be called
+    /// with the end of the one that was opened.
     pub fn limit_needs(&self, end: Position) {
         self.page().owed.limit_needs(end);
     }
@@ -324,6 +328,11 @@ mod tests {
         let (book, _) = open(&file);
         assert_eq!(book.owed().stretch().all(), [EVERYTHING]);
         assert!(!book.is_saved() && dir.path().join("owed.damaged").exists());
+        assert_eq!(book.owed().needs(), JOURNAL_END);
+        book.save().unwrap();
+        let (book, _) = open(&file);
+        book.limit_needs(NEEDS);
+        assert_eq!(book.owed().needs(), NEEDS, "what the journal holds is waited for, and no more");
         std::fs::write(&file, good.replace("\"version\":1", "\"version\":2")).unwrap();
         let newer = Book::open(Arc::new(RealFs), file.clone(), EVERYTHING);
         assert!(matches!(newer, Err(BookError::Newer(2))));

@@ -428,6 +428,11 @@ impl Delivery {
         settled
     }
 
+    /// Live batches that are not settled.
+    pub fn under_way(&self) -> usize {
+        self.live.len()
+    }
+
     /// Owed batches that are not settled.
     pub fn owed_under_way(&self) -> usize {
         self.owed.len()

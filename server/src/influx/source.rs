@@ -115,11 +115,13 @@ impl Source {
     }
 
     fn next(&mut self) -> Result<Option<Entry>, JournalError> {
-        let entry = self.reader.try_next()?;
+        let entry = self.reader.try_next();
+        // Also where nothing could be read: the reader's place is behind the gap.
         let lost = self.reader.take_lost();
         self.metrics.given_up_bytes.add(lost);
         self.has_gap |= lost > 0;
-        let received_ms = entry.as_ref().map_or_else(now_ms, |entry| entry.record.received_ms);
+        let received_ms = entry.as_ref().ok().and_then(Option::as_ref);
+        let received_ms = received_ms.map_or_else(now_ms, |entry| entry.record.received_ms);
         if std::mem::take(&mut self.has_gap) {
             let from_ms = if self.newest_ms == 0 { received_ms } else { self.newest_ms };
             self.missing.add_all(Span {
@@ -127,10 +129,10 @@ impl Source {
                 to_ms: from_ms.max(received_ms).saturating_add(NEAR_MS),
             });
         }
-        if entry.is_some() {
+        if let Ok(Some(_)) = &entry {
             self.newest_ms = received_ms;
         }
-        Ok(entry)
+        entry
     }
 
     /// What the journal lost before it was read.
@@ -168,6 +170,8 @@ impl Source {
                 }
             }
         }
+        // Noted with it: the cursor goes behind that gap too.
+        times.add(&std::mem::take(&mut self.missing));
         let times = self.giving_up.insert(times);
         outcome.map(|()| times)
     }

@@ -64,8 +64,8 @@ pub async fn run(
     let settled = reader.position();
     // A cursor that cannot be read was told of when the reader was made.
     let known = cursor::load(&options.cursor_file()).ok().flatten().unwrap_or_default();
-    // The journal does not reach back to it: at worst what is owed then was written already.
-    let has_gap = known.position != Position::default() && known.position < settled;
+    // The journal does not reach back to it, or is another one: at worst what is owed then was written already.
+    let has_gap = known.position != Position::default() && known.position != settled;
     let since = (known.received_ms, has_gap);
     let source = Source::new(reader, tags_at, target.metrics.clone(), options.max_lines, since);
     let filler = Filler::new(history, options.max_lines);
@@ -81,6 +81,7 @@ pub async fn run(
         passed: settled,
         offered: VecDeque::new(),
         filler,
+        giving_up: false,
         tick_at: Instant::now() + TICK,
         troubles: Troubles::default(),
         drops: Drops::default(),
@@ -127,7 +128,6 @@ struct Troubles {
 
 /// A batch that was offered, so that it can be owed instead.
 struct Offered {
-    after: Position,
     newest_ms: i64,
     times: Stretch,
 }
@@ -139,6 +139,8 @@ struct Writer {
     /// What of the journal is in `delivery`, in order.
     offered: VecDeque<Offered>,
     filler: Filler,
+    /// The source is away to give up a part of the journal, and writes the cursor itself.
+    giving_up: bool,
     drops: Drops,
     reading: Reading,
     may_have_more: bool,
@@ -198,7 +200,9 @@ impl Writer {
             if !draining && self.delivery.is_open() && self.delivery.has_owed_room() {
                 self.filler.begin(&self.target.book, now);
             }
-            let wake_at = [next, self.batch_due(), self.read_again_at, give_up_at, self.filler.again_at()]
+            // What is over already and could not be begun must not keep this from sleeping.
+            let read_again_at = self.read_again_at.filter(|at| *at > now);
+            let wake_at = [next, self.batch_due(), read_again_at, give_up_at, self.filler.again_at(now)]
                 .into_iter()
                 .flatten()
                 .fold(self.tick_at, Instant::min);
@@ -213,8 +217,10 @@ impl Writer {
                 Woken::Gathered(gathered) => {
                     let gathered = gathered.map_err(InfluxError::Broken)?;
                     let name = self.target.options.name.as_str();
+                    let expired_ms = gathered.expired_ms;
                     if let Some((body, lines)) = self.filler.came(name, gathered, &self.target.book) {
                         self.delivery.offer_owed(body.into(), lines);
+                        self.target.has_expired(expired_ms);
                     }
                 }
                 Woken::MayHaveMore(more) => {
@@ -237,7 +243,10 @@ impl Writer {
     fn settle(&mut self, settled: Position) {
         // A batch that was given up in between may settle behind what has been given up since.
         self.settled = self.settled.max(settled);
-        while let Some(offered) = self.offered.pop_front_if(|offered| offered.after <= settled) {
+        // By number and not by place: batches that end within the same block of the journal end at the same place.
+        while self.offered.len() > self.delivery.under_way()
+            && let Some(offered) = self.offered.pop_front()
+        {
             self.settled_ms = self.settled_ms.max(offered.newest_ms);
         }
     }
@@ -255,8 +264,7 @@ impl Writer {
                     && let Some(batch) = source.take()
                 {
                     self.delivery.offer(batch.body, batch.lines, batch.after, batch.received_ms);
-                    let (after, newest_ms, times) = (batch.after, batch.newest_ms, batch.times);
-                    self.offered.push_back(Offered { after, newest_ms, times });
+                    self.offered.push_back(Offered { newest_ms: batch.newest_ms, times: batch.times });
                 }
                 source
             }
@@ -337,6 +345,7 @@ impl Writer {
     }
 
     fn came_home(&mut self, mut source: Box<Source>, read: Read) {
+        self.giving_up = false;
         let influx = self.target.options.name.as_str();
         if let Some(missing) = source.take_missing() {
             tracing::warn!(influx, spans = ?missing.all(), "a part of the journal was lost for influxdb; it is owed by its time");

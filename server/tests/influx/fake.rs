@@ -16,6 +16,8 @@ use tokio::task::JoinHandle;
 pub enum Behave {
     /// The lines are taken: 204.
     Take,
+    /// The same after this time.
+    TakeAfter(Duration),
     /// The lines are taken and the connection closes without an answer.
     TakeAndClose,
     /// This is answered: status line, headers, body.
@@ -137,7 +139,10 @@ async fn serve(stream: TcpStream, state: Arc<State>) -> std::io::Result<()> {
         }
         let behave = state.script.lock().unwrap().pop_front().unwrap_or(Behave::Take);
         match behave {
-            Behave::Take => {
+            Behave::Take | Behave::TakeAfter(_) => {
+                if let Behave::TakeAfter(time) = behave {
+                    tokio::time::sleep(time).await;
+                }
                 let answer = match (take(&state, &body, is_gzip), state.refuses) {
                     (false, Some((_, status, body))) => {
                         format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())

@@ -122,6 +122,120 @@ async fn what_cannot_be_noted_is_not_skipped_until_the_journal_takes_it_away_and
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_in_the_journal_is_on_disk_as_owed_before_the_cursor_goes_behind_it() {
+    let (rig, mut store) = tiny();
+    let fake = Fake::start([]).await;
+    let options = rig.options(fake.url(), "t".into());
+    let running = rig.start(&options);
+    load(&rig, &store, 1, 9).await;
+    rig.drained().await;
+    running.stop().await;
+    // Nobody holds for it what comes now.
+    rig.journal.forget("influx");
+    let before = rig.cursor();
+    for count in 0..100 {
+        load(&rig, &store, 11 + count * 10, 9).await;
+    }
+    // Until it is gone.
+    store = rig.journal.reader("store", store.position()).unwrap();
+    store.passed(rig.journal.end());
+    soon("it goes", || {
+        let oldest = rig.journal.reader("look", Position::default()).unwrap().position();
+        rig.journal.forget("look");
+        oldest > before
+    })
+    .await;
+    let target = rig.target(&options, None);
+    // A file cannot be put where a directory is.
+    let blocked = options.dir.join("owed.new");
+    std::fs::create_dir(&blocked).unwrap();
+    rig.history.is_broken.store(true, Ordering::SeqCst);
+    let running = rig.start_target(target.clone());
+    load(&rig, &store, 5_001, 9).await;
+    soon("the gap is seen", || !target.book.owed().is_empty()).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    running.kill().await;
+    std::fs::remove_dir(&blocked).unwrap();
+    rig.history.is_broken.store(false, Ordering::SeqCst);
+    let running = rig.start(&options);
+    // The cursor goes on when the gap is noted.
+    rig.drained().await;
+    filled(&rig).await;
+    running.stop().await;
+    assert_all_there(&rig, &fake);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_a_journal_that_is_lost_is_owed_as_far_as_history_has_it() {
+    let (mut rig, store) = tiny();
+    let fake = Fake::start([]).await;
+    let options = rig.options(fake.url(), "t".into());
+    let running = rig.start(&options);
+    load(&rig, &store, 1, 9).await;
+    rig.drained().await;
+    running.stop().await;
+    load(&rig, &store, 11, 9).await;
+    drop(store);
+    rig.journal.close().await;
+    let dir = rig.dir.path().join("journal");
+    std::fs::remove_dir_all(&dir).unwrap();
+    rig.journal = Journal::open(JournalOptions::new(dir), rig.metrics.clone()).unwrap();
+    assert!(rig.cursor() > rig.journal.end());
+    let store = rig.journal.reader("store", Position::default()).unwrap();
+    let running = rig.start(&options);
+    load(&rig, &store, 21, 9).await;
+    rig.drained().await;
+    filled(&rig).await;
+    running.stop().await;
+    assert_all_there(&rig, &fake);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_end_within_one_block_of_the_journal_are_owed_each() {
+    let rig = Rig::grouped(32 << 10, 512 << 10, Duration::from_millis(200));
+    let store = rig.journal.reader("store", Position::default()).unwrap();
+    // Three batches and more that lie in one block, taken 50 s ago.
+    let begin = now_ms() - 50_000;
+    let mut commits = Vec::new();
+    for n in 0..350 {
+        let samples = vec![small_sample(begin + i64::from(n), n)];
+        let record = Record { host: HostId([1; 16]), received_ms: now_ms(), backlog: false, samples };
+        rig.remember(&record);
+        commits.push(rig.journal.append(&Encoded::new(&record).unwrap()).unwrap());
+    }
+    for commit in commits {
+        commit.wait().await.unwrap();
+    }
+    // The first is taken when the second is under way, and nothing after it.
+    let late = Behave::TakeAfter(Duration::from_millis(500));
+    let script = std::iter::once(late).chain(vec![Behave::Hang; 1_000]);
+    let first = Fake::start(script).await;
+    let options = InfluxOptions {
+        max_lines: 100,
+        timeout: Duration::from_secs(1),
+        ..rig.options(first.url(), "t".into())
+    };
+    let running = rig.start(&options);
+    soon("the first is taken", || rig.metrics().lines.get() == 100).await;
+    let mut count = 1;
+    while rig.metrics().owed_bytes.get() == 0 {
+        assert!(count < 2_000, "it never gave up");
+        let samples = (0..20).map(|n| sample(now_ms() + n, n as u64)).collect();
+        rig.commit(1, samples).await;
+        store.passed(rig.journal.end());
+        count += 1;
+    }
+    running.kill().await;
+    let second = Fake::start([]).await;
+    let running = rig.start(&InfluxOptions { url: second.url(), ..options });
+    filled(&rig).await;
+    running.stop().await;
+    let found: BTreeSet<String> = first.lines().into_keys().chain(second.lines().into_keys()).collect();
+    let missing = wanted(&rig).difference(&found).count();
+    assert_eq!(missing, 0, "lines are in neither");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_influxdb_that_hangs_does_not_slow_another() {
     let (hanging, good) = (Fake::start(vec![Behave::Hang; 100]).await, Fake::start([]).await);
     let rig = Rig::new();
@@ -190,11 +304,40 @@ async fn a_stretch_is_owed_again_while_the_writer_runs() {
     let options = rig.options(fake.url(), "t".into());
     let target = rig.target(&options, None);
     let running = rig.start_target(target.clone());
-    target.backfill(Some(HostId([2; 16])), Span { from_ms: begin, to_ms: now_ms() }).unwrap();
+    // What history has not taken in yet is waited for.
+    let end = Position { segment: 1, offset: 1_000 };
+    target.backfill(Some(HostId([2; 16])), Span { from_ms: begin, to_ms: now_ms() }, end).unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(rig.metrics().filled_lines.get(), 0);
+    *rig.history.position.lock().unwrap() = end;
     soon("one host is filled", || rig.metrics().filled_lines.get() as usize == lines / 2).await;
     assert!(fake.lines().keys().all(|line| line.contains("host=web-2")));
-    target.backfill(None, Span { from_ms: begin, to_ms: now_ms() }).unwrap();
+    target.backfill(None, Span { from_ms: begin, to_ms: now_ms() }, end).unwrap();
     filled(&rig).await;
+    running.stop().await;
+    assert_all_there(&rig, &fake);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_history_does_not_go_back_to_any_more_is_counted() {
+    let fake = Fake::start([]).await;
+    let rig = Rig::new();
+    let (begin, _) = remember(&rig);
+    let (gone, half) = (begin + 3_600_000, begin + 1_800_000);
+    rig.history.samples.lock().unwrap().retain(|(_, time_ms), _| *time_ms >= gone);
+    rig.history.oldest_ms.store(gone, Ordering::SeqCst);
+    let options = InfluxOptions { max_lines: 100, ..rig.options(fake.url(), "t".into()) };
+    let running = rig.start_target(rig.target(&options, Some(begin)));
+    filled(&rig).await;
+    assert_eq!(rig.metrics().owed_expired_ms.get(), 3_600_000, "of all hosts: it counts once");
+    running.stop().await;
+    let target = rig.target(&options, None);
+    target
+        .backfill(Some(HostId([2; 16])), Span { from_ms: half, to_ms: now_ms() }, Position::default())
+        .unwrap();
+    let running = rig.start_target(target);
+    filled(&rig).await;
+    assert_eq!(rig.metrics().owed_expired_ms.get(), 3_600_000 + 1_800_000);
     running.stop().await;
     assert_all_there(&rig, &fake);
 }

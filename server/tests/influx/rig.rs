@@ -20,6 +20,8 @@ pub struct Remembered {
     pub samples: Mutex<BTreeMap<(HostId, i64), Told>>,
     pub position: Mutex<Position>,
     pub is_broken: AtomicBool,
+    /// What it does not go back to is gone.
+    pub oldest_ms: AtomicI64,
 }
 
 impl History for Remembered {
@@ -55,6 +57,10 @@ impl History for Remembered {
     fn position(&self) -> Position {
         *self.position.lock().unwrap()
     }
+
+    fn oldest_ms(&self) -> i64 {
+        self.oldest_ms.load(Ordering::SeqCst)
+    }
 }
 
 impl Rig {
@@ -63,12 +69,17 @@ impl Rig {
     }
 
     pub fn with(segment_bytes: u64, cap_bytes: u64) -> Self {
+        Self::grouped(segment_bytes, cap_bytes, Duration::from_millis(1))
+    }
+
+    /// What is committed within `group` lies together in the journal.
+    pub fn grouped(segment_bytes: u64, cap_bytes: u64, group: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let options = JournalOptions {
             segment_bytes,
             cap_bytes,
-            group: Duration::from_millis(1),
+            group,
             ..JournalOptions::new(dir.path().join("journal"))
         };
         let journal = Journal::open(options, metrics.clone()).unwrap();
@@ -104,6 +115,13 @@ impl Rig {
     }
 
     pub async fn commit_record(&self, record: Record) {
+        self.remember(&record);
+        self.journal.append(&Encoded::new(&record).unwrap()).unwrap().wait().await.unwrap();
+        *self.history.position.lock().unwrap() = self.journal.end();
+    }
+
+    /// Takes a record into history alone.
+    pub fn remember(&self, record: &Record) {
         let tags = self.hosts.lock().unwrap().get(&record.host).cloned();
         if let Some(tags) = tags {
             let mut samples = self.history.samples.lock().unwrap();
@@ -111,8 +129,6 @@ impl Rig {
                 samples.insert((record.host, sample.time_ms), (tags.clone(), sample.clone()));
             }
         }
-        self.journal.append(&Encoded::new(&record).unwrap()).unwrap().wait().await.unwrap();
-        *self.history.position.lock().unwrap() = self.journal.end();
     }
 
     pub fn target(&self, options: &InfluxOptions, start_ms: Option<i64>) -> Arc<Target> {

@@ -1,4 +1,4 @@
-//! What the writer does each second beside writing: quarantine, cursor, what is owed, and measuring the lag.
+//! What the writer does each second beside writing: quarantine, what is owed, cursor, and measuring the lag.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::influx::source::Source;
 use crate::influx::{Target, drops};
 
 impl Writer {
-    /// Writes quarantine, cursor and list of what is owed, tells the journal, measures the lag.
+    /// Writes quarantine, list of what is owed and cursor, tells the journal, measures the lag.
     pub(super) async fn tick(&mut self) {
         let now = Instant::now();
         self.tick_at = now + TICK;
@@ -24,7 +24,23 @@ impl Writer {
             let outcome = drops::write(target.quarantine.clone(), entries).await;
             self.drops.written(influx, count, outcome, &target.metrics);
         }
-        if self.settled != self.saved {
+        // Before the cursor, which may stand behind a gap that is owed.
+        if !target.book.is_saved() {
+            let target = target.clone();
+            match blocking(move || target.book.save()).await {
+                Ok(()) => {
+                    if std::mem::take(&mut self.troubles.book) {
+                        tracing::info!(influx, "what influxdb is owed can be written again");
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.troubles.book, true) {
+                        tracing::error!(influx, %error, "what influxdb is owed cannot be written; trying on");
+                    }
+                }
+            }
+        }
+        if self.settled != self.saved && target.book.is_saved() && !self.giving_up {
             let (file, settled) = (target.options.cursor_file(), self.settled);
             let cursor = Cursor { position: settled, received_ms: self.settled_ms };
             match blocking(move || cursor::save(&file, cursor)).await {
@@ -38,21 +54,6 @@ impl Writer {
                     if !std::mem::replace(&mut self.troubles.cursor, true) {
                         let file = target.options.cursor_file();
                         tracing::error!(influx, file = %file.display(), %error, "influxdb's cursor cannot be written; the journal keeps more");
-                    }
-                }
-            }
-        }
-        if !target.book.is_saved() {
-            let target = target.clone();
-            match blocking(move || target.book.save()).await {
-                Ok(()) => {
-                    if std::mem::take(&mut self.troubles.book) {
-                        tracing::info!(influx, "what influxdb is owed can be written again");
-                    }
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut self.troubles.book, true) {
-                        tracing::error!(influx, %error, "what influxdb is owed cannot be written; trying on");
                     }
                 }
             }
@@ -73,10 +74,11 @@ impl Writer {
     }
 
     /// Sends the source away to give up a part of the journal, where it has to.
-    fn give_up_if_needed(&self, mut source: Box<Source>) -> Reading {
+    fn give_up_if_needed(&mut self, mut source: Box<Source>) -> Reading {
         if !source.must_give_up() {
             return Reading::Home(source);
         }
+        self.giving_up = true;
         let target = self.target.clone();
         let mut under_way = Stretch::new();
         self.offered.iter().for_each(|offered| under_way.add(&offered.times));
