@@ -27,7 +27,7 @@ const EARLY: Duration = Duration::from_millis(500);
 /// Longest text of an error that is kept: a server may write a great deal.
 const MAX_ERROR_BYTES: usize = 300;
 /// Where losses are counted for whose reason there is no room any more; a server can make up any number of reasons.
-const OTHER_REASONS: &str = "other";
+pub const OTHER_REASONS: &str = "other";
 
 /// What waits, as the link last said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -154,6 +154,11 @@ impl Queue {
         self.entries.iter_mut().for_each(|entry| entry.batch = 0);
     }
 
+    /// This batch is not under way any more.
+    pub fn put_off(&mut self, batch: u64) {
+        self.entries.iter_mut().filter(|entry| entry.batch == batch).for_each(|entry| entry.batch = 0);
+    }
+
     /// The newest sample.
     pub fn newest(&mut self) -> Option<&mut Entry> {
         self.entries.back_mut()

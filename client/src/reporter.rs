@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use vitals_wire::limits::MAX_REASONS;
 use vitals_wire::sample::Sample;
 
 use crate::collect::Counters;
@@ -25,7 +26,7 @@ pub struct Reporter {
     servers: Vec<String>,
     tee: Option<Tee>,
     has_settled: bool,
-    /// By reason.
+    /// By reason; a server can make up any number of them, so at most [`MAX_REASONS`].
     dropped: BTreeMap<String, Drops>,
     /// By server and reason, since the last connection.
     troubles: BTreeMap<(usize, String), Calm>,
@@ -108,8 +109,11 @@ impl Observer for Reporter {
                 }
             }
             Event::Dropped { time_ms, loss, .. } => {
-                let reason = loss.to_string();
+                let mut reason = loss.to_string();
                 self.health.dropped(&reason, 1);
+                if self.dropped.len() + 1 >= MAX_REASONS && !self.dropped.contains_key(&reason) {
+                    reason = health::OTHER_REASONS.to_owned();
+                }
                 let drops = self.dropped.entry(reason.clone()).or_default();
                 drops.total += 1;
                 if let Some(count) = drops.calm.lets_pass(Instant::now()) {
@@ -254,6 +258,20 @@ mod tests {
         assert_eq!(text.matches("samples were dropped").count(), 2, "{text}");
         assert_eq!(health.snapshot().dropped, [("queue_full".to_owned(), 3), ("too_large".to_owned(), 1)]);
         assert_eq!(health.snapshot().last_error.unwrap().server, "b");
+    }
+
+    #[test]
+    fn reasons_that_a_server_makes_up_take_neither_memory_nor_the_log_for_themselves() {
+        let mut reporter = Reporter::new(Arc::new(Health::new()), vec!["a".into()], None);
+        let text = logged(|| {
+            for code in 1000..2000 {
+                let loss = Loss::Refused(DropReason::Other(code));
+                reporter.event(Event::Dropped { time_ms: 1, hash: 2, loss });
+            }
+        });
+        assert_eq!(reporter.dropped.len(), MAX_REASONS);
+        assert_eq!(reporter.dropped.values().map(|drops| drops.total).sum::<u64>(), 1000);
+        assert_eq!(text.matches("samples dropped").count(), MAX_REASONS);
     }
 
     #[test]

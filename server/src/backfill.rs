@@ -68,8 +68,9 @@ pub fn note(
     }
     if span.from_ms >= span.to_ms {
         bail!(
-            "history goes from {} to now, and none of what is wanted lies there",
-            time::format(history.from_ms)
+            "history goes from {} to {}, and none of what is wanted lies there",
+            time::format(history.from_ms),
+            time::format(history.to_ms)
         );
     }
     for target in &named {

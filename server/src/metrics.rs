@@ -202,6 +202,8 @@ pub struct TargetMetrics {
     pub owed_spans: Gauge,
     /// Their length in ms, summed over the hosts that have spans of their own; one that concerns all hosts counts once.
     pub owed_ms: Gauge,
+    /// Time in ms that it was owed and that history did not go back to any more.
+    pub owed_expired_ms: Counter,
     /// Bytes of the journal that it gave up and that are owed since.
     pub owed_bytes: Counter,
     /// Bytes of the journal that went before it had them or could note them. What can be said of their time is owed.
@@ -223,6 +225,7 @@ impl TargetMetrics {
             quarantine_lost: Reasons::new(QUARANTINE_LOSSES),
             owed_spans: Gauge::default(),
             owed_ms: Gauge::default(),
+            owed_expired_ms: Counter::default(),
             owed_bytes: Counter::default(),
             given_up_bytes: Counter::default(),
         }

@@ -5,10 +5,11 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -132,6 +133,48 @@ fn a_client_says_how_it_is_while_connected_while_its_server_is_away_and_after() 
     assert!(!client_dir.join("client.sock").exists(), "nothing is left of the socket");
     assert_eq!(status(&client_dir).1["running"], false);
     assert!(server.stop().success());
+}
+
+/// What would change of a directory and all in it if anything there was written, made, removed or replaced: inode, length,
+/// times of the content and of the inode.
+fn traces(dir: &Path) -> BTreeMap<PathBuf, [i64; 6]> {
+    let is = fs::symlink_metadata(dir).unwrap();
+    let trace = [is.ino() as i64, is.size() as i64, is.mtime(), is.mtime_nsec(), is.ctime(), is.ctime_nsec()];
+    let mut all = BTreeMap::from([(dir.to_owned(), trace)]);
+    if is.is_dir() {
+        for entry in fs::read_dir(dir).unwrap() {
+            all.extend(traces(&entry.unwrap().path()));
+        }
+    }
+    all
+}
+
+#[test]
+fn while_a_client_is_connected_nothing_is_written_to_its_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let client_dir = dir.path().join("client");
+    let mut server = Server::start(&dir.path().join("server"), &[]);
+    // What is not settled within two intervals may be written, and this machine may be busy.
+    let mut client = Client::run(server.clients, &client_dir, "web", &["--interval", "3s"]);
+    let acknowledged = |least: u64| {
+        wait_for("acknowledged samples", Duration::from_secs(40), || {
+            let is = client_dir.join("client.sock").exists().then(|| status(&client_dir).1)?;
+            is["acknowledged"].as_u64().filter(|acknowledged| *acknowledged >= least)
+        })
+    };
+    let before = acknowledged(1);
+    let traces_before = traces(&client_dir);
+    assert!(traces_before.len() >= 5, "{traces_before:?}");
+    acknowledged(before + 4);
+    assert_eq!(traces(&client_dir), traces_before);
+    let is = status(&client_dir).1;
+    assert_eq!((number(&is, "connections"), number(&is, "waiting_disk")), (1, 0), "{is}");
+
+    // What is written leaves a trace.
+    server.kill();
+    wait_for("a sample on disk", SOON, || (number(&status(&client_dir).1, "waiting_disk") > 0).then_some(()));
+    assert_ne!(traces(&client_dir), traces_before);
+    assert!(client.stop().success());
 }
 
 #[test]

@@ -145,7 +145,9 @@ impl<C: Connect, S: Source, O: Observer> Link<C, S, O> {
             }
         }
         // What is being written may still be kept.
-        if let Ok(outcome) = timeout(LAST_JOB, side.keep.done()).await {
+        if let Keeper::Busy(_) = side.keep
+            && let Ok(outcome) = timeout(LAST_JOB, side.keep.done()).await
+        {
             side.performed(outcome);
         }
         let waiting = side.protocol.all_waiting();

@@ -370,6 +370,17 @@ async fn the_end_does_not_wait_for_a_server_that_hangs() {
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_end_waits_for_no_disk_that_does_nothing() {
+    let (client, mut opened) = piped();
+    let mut frames = welcomed(opened.recv().await.unwrap()).await;
+    let serving = tokio::spawn(async move { while let Some(Ok(_)) = frames.next().await {} });
+    let start = tokio::time::Instant::now();
+    client.end().await;
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    serving.await.unwrap();
+}
+
 /// Keeps samples as a spool does, on a disk that answers when it is let.
 #[derive(Debug)]
 struct SlowDisk {

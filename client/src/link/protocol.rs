@@ -15,10 +15,13 @@
 //!   unsettled again.
 //! - The newest sample goes at once as a live batch of one, also after a reconnection unless it is settled; the older
 //!   ones follow as backlog, those of the spool first, within the server's window and at most [`BACKLOG_PER_SECOND`].
+//! - A batch that is not acknowledged in time ends the connection; backlog is only sent again, as long as other batches
+//!   are acknowledged: a server that has no room for it just then is not helped by a new connection.
 //! - Servers are tried in order. When all have failed: exponential backoff with full jitter. One that said "do not try
 //!   again" is left alone for [`BARRED`].
 
 mod batches;
+mod open;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -31,6 +34,7 @@ use super::disk::{Disk, Wish};
 use super::event::{Closed, Event, Loss, News, Waiting};
 use crate::queue::{Caps, Entry, Queue};
 use crate::spool::job::{Job, Outcome};
+use open::Open;
 
 /// From the greeting to the server's answer.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -102,31 +106,6 @@ enum State {
     Open(Open),
     /// Nothing will happen any more.
     Done,
-}
-
-#[derive(Debug)]
-struct Open {
-    server: usize,
-    window: usize,
-    frame_bytes: usize,
-    batch_samples: usize,
-    /// Batches under way, in the order in which they were sent.
-    flights: VecDeque<Flight>,
-    next_batch: u64,
-    /// The newest sample has not gone out on this connection.
-    live_due: bool,
-    /// No backlog before then.
-    backlog_at: Instant,
-    said_bye: bool,
-    /// The shortest time from asking to hearing the answer.
-    trip: Duration,
-}
-
-#[derive(Debug)]
-struct Flight {
-    batch: u64,
-    backlog: bool,
-    deadline: Instant,
 }
 
 /// One client's link to its server.
@@ -465,7 +444,13 @@ impl Protocol {
                     return Action::Send { message: bye.into(), first: Vec::new() };
                 }
                 State::Open(open) if open.flights.front().is_some_and(|first| first.deadline <= now) => {
-                    self.closed(now, Closed::AckTimeout);
+                    match open.put_off() {
+                        Some(batch) => {
+                            self.queue.put_off(batch);
+                            self.disk.put_off(batch);
+                        }
+                        None => self.closed(now, Closed::AckTimeout),
+                    }
                 }
                 State::Open(_) => {
                     if let Some((samples, first)) = self.live(now).or_else(|| self.backlog(now)) {
@@ -497,6 +482,7 @@ impl Protocol {
             live_due,
             backlog_at: now,
             said_bye: false,
+            acked_at: None,
             trip,
         });
         self.events.push(Event::Opened {
@@ -535,21 +521,6 @@ impl Protocol {
             Some(_) => at,
             None => self.barred.iter().map(|(_, until)| *until).min().map_or(at, |until| until.max(at)),
         }
-    }
-}
-
-impl Open {
-    /// Whether the window lets another batch of backlog go.
-    fn has_room(&self) -> bool {
-        self.flights.iter().filter(|flight| flight.backlog).count() < self.window
-    }
-
-    /// The next batch goes out now.
-    fn take_off(&mut self, now: Instant, backlog: bool) -> u64 {
-        let batch = self.next_batch;
-        self.next_batch += 1;
-        self.flights.push_back(Flight { batch, backlog, deadline: now + ACK_DEADLINE });
-        batch
     }
 }
 

@@ -5,6 +5,9 @@ use vitals_wire::section::{Section, System};
 
 use super::*;
 
+#[path = "protocol_ack_tests.rs"]
+mod acks;
+
 /// A link with a clock that only the test moves.
 struct Bench {
     link: Protocol,
@@ -298,46 +301,6 @@ fn a_sample_that_fits_no_frame_is_dropped_and_blocks_nobody() {
 }
 
 #[test]
-fn samples_that_the_server_never_stores_are_counted_by_reason_and_the_others_settled() {
-    let mut bench = Bench::new(1);
-    (1..=4).for_each(|time| bench.take(time));
-    bench.open(4, 256);
-    bench.batch();
-    bench.batch();
-    bench.ack(&[2], &[(2, DropReason::TooOld), (3, DropReason::Other(77)), (4, DropReason::ClockAhead)]);
-    let events = bench.link.take_events();
-    let lost: Vec<_> = events
-        .iter()
-        .filter_map(|event| {
-            if let Event::Dropped { time_ms, loss, .. } = event {
-                Some((*time_ms, loss.to_string()))
-            } else {
-                None
-            }
-        })
-        .collect();
-    assert_eq!(
-        lost,
-        [(2, "too_old".to_owned()), (3, "other_77".to_owned())],
-        "4 is in a batch that is not settled"
-    );
-    assert!(events.iter().any(|event| matches!(event, Event::Settled { time_ms: 1, .. })));
-    assert_eq!(bench.link.waiting(), 1);
-}
-
-#[test]
-fn an_ack_for_what_was_never_sent_does_nothing() {
-    let mut bench = Bench::new(1);
-    bench.take(1);
-    bench.open(4, 256);
-    bench.ack(&[0, 1, 2, 99], &[(1, DropReason::TooOld)]);
-    assert_eq!(bench.link.waiting(), 1, "it was not under way yet");
-    bench.batch();
-    bench.ack(&[0, 7], &[(1, DropReason::TooOld)]);
-    assert_eq!(bench.link.waiting(), 1);
-}
-
-#[test]
 fn what_does_not_fit_the_queue_is_lost_oldest_first_and_told() {
     let caps = Caps { entries: 3, bytes: usize::MAX };
     let mut bench = Bench::with(Settings { servers: 1, interval: Duration::from_secs(5), caps, seed: 1 });
@@ -437,24 +400,6 @@ fn a_server_that_says_no_for_good_is_left_alone_for_ten_minutes() {
 }
 
 #[test]
-fn a_server_that_does_not_acknowledge_is_left_and_all_is_sent_again() {
-    let mut bench = Bench::new(1);
-    bench.open(4, 256);
-    bench.take(1);
-    bench.batch();
-    bench.pass(ACK_DEADLINE - Duration::from_millis(1));
-    bench.next();
-    assert!(bench.link.is_connected());
-    bench.pass(Duration::from_millis(1));
-    bench.next();
-    assert!(!bench.link.is_connected());
-    assert_eq!(bench.closed(), [Closed::AckTimeout]);
-    bench.wait();
-    bench.open(4, 256);
-    assert_eq!(bench.batch().2, [1]);
-}
-
-#[test]
 fn a_server_that_does_not_answer_the_greeting_is_left() {
     let mut bench = Bench::new(1);
     bench.connect(0);
@@ -508,32 +453,6 @@ fn a_welcome_with_absurd_limits_still_lets_everything_through() {
     bench.ack(&[2], &[]);
     bench.wait();
     assert_eq!(bench.batch().2, [2]);
-}
-
-#[test]
-fn the_server_s_clock_is_told_with_half_of_the_shortest_way_there_and_back() {
-    let clocks = |bench: &mut Bench| -> Vec<i64> {
-        let events = bench.link.take_events().into_iter();
-        events
-            .filter_map(|event| match event {
-                Event::ServerClock { server_time_ms } => Some(server_time_ms),
-                _ => None,
-            })
-            .collect()
-    };
-    let mut bench = Bench::new(1);
-    bench.connect(0);
-    bench.pass(Duration::from_millis(80));
-    bench.receive(Welcome { server_time_ms: 10_000, ..welcome(2, 100) });
-    assert_eq!(clocks(&mut bench), [10_040]);
-    for (time, trip_ms, told) in [(1, 600, 20_040), (2, 20, 20_010), (3, 50, 20_010)] {
-        bench.take(time);
-        let batch = bench.batch().0;
-        bench.pass(Duration::from_millis(trip_ms));
-        let batches = List::new(vec![batch]).unwrap();
-        bench.receive(Ack { server_time_ms: 20_000, batches, refused: List::empty() });
-        assert_eq!(clocks(&mut bench), [told], "{trip_ms}");
-    }
 }
 
 #[test]

@@ -2,17 +2,23 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// Looking up a name.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(5);
 /// Connecting to one address.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Names looked up at once. The system may take half a minute for one that nobody answers for, long after it was given up
+/// here, and as long it holds one of the few threads that the spool needs, too.
+const MAX_LOOKUPS: usize = 2;
 /// Addresses tried of one name.
 const MAX_ADDRESSES: usize = 4;
 
@@ -29,23 +35,48 @@ pub trait Connect: Send {
 #[derive(Debug, Clone)]
 pub struct Tcp {
     /// `host:port` each.
-    servers: std::sync::Arc<[String]>,
+    servers: Arc<[String]>,
     /// Addresses beyond this machine are not connected to.
     loopback_only: bool,
+    lookups: Arc<Semaphore>,
 }
 
 impl Tcp {
     /// Connects to these servers, and without `insecure` only where they are on this machine.
-    pub fn new(servers: impl Into<std::sync::Arc<[String]>>, insecure: bool) -> Self {
-        Self { servers: servers.into(), loopback_only: !insecure }
+    pub fn new(servers: impl Into<Arc<[String]>>, insecure: bool) -> Self {
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Self { servers: servers.into(), loopback_only: !insecure, lookups }
+    }
+
+    /// The addresses of a server, within [`LOOKUP_DEADLINE`]. `ask` asks the system, which may take longer.
+    async fn look_up<Ask>(&self, ask: Ask) -> io::Result<Vec<SocketAddr>>
+    where
+        Ask: FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
+    {
+        let lookups = self.lookups.clone();
+        let asked = async move {
+            let turn = lookups.acquire_owned().await.map_err(io::Error::other)?;
+            let asking = spawn_blocking(move || {
+                let _turn = turn;
+                ask()
+            });
+            asking.await.map_err(io::Error::other)?
+        };
+        timeout(LOOKUP_DEADLINE, asked)
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "looking up the name took too long"))?
     }
 
     async fn try_addresses(&self, server: &str) -> io::Result<TcpStream> {
-        let addresses = timeout(LOOKUP_DEADLINE, tokio::net::lookup_host(server))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "looking up the name took too long"))??;
+        let addresses = match server.parse() {
+            Ok(address) => vec![address],
+            Err(_) => {
+                let server = server.to_owned();
+                self.look_up(move || Ok(server.to_socket_addrs()?.take(MAX_ADDRESSES).collect())).await?
+            }
+        };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in addresses.take(MAX_ADDRESSES) {
+        for address in addresses {
             if self.loopback_only && !is_loopback(address) {
                 last = io::Error::new(
                     io::ErrorKind::PermissionDenied,
@@ -84,4 +115,45 @@ impl Connect for Tcp {
 
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_nobody_answers_for_leave_threads_for_the_disk() {
+        // As the client's runtime.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .max_blocking_threads(4)
+            .build()
+            .unwrap();
+        let (release, hang) = std::sync::mpsc::channel::<()>();
+        let hang = Arc::new(std::sync::Mutex::new(hang));
+        runtime.block_on(async {
+            let tcp = Tcp::new(["a:1".to_owned()], true);
+            for _ in 0..6 {
+                let (tcp, hang) = (tcp.clone(), hang.clone());
+                let attempt = tokio::spawn(async move {
+                    let ask = move || {
+                        let _ = hang.lock().unwrap().recv();
+                        Ok(Vec::new())
+                    };
+                    tcp.look_up(ask).await
+                });
+                tokio::task::yield_now().await;
+                tokio::time::advance(LOOKUP_DEADLINE).await;
+                assert_eq!(attempt.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+            let (done, is_done) = std::sync::mpsc::channel();
+            let disk = spawn_blocking(move || done.send(()));
+            assert!(is_done.recv_timeout(Duration::from_secs(20)).is_ok(), "the disk has a thread");
+            disk.await.unwrap().unwrap();
+            drop(release);
+            let found = tcp.look_up(|| Ok(vec![([127, 0, 0, 1], 1).into()])).await.unwrap();
+            assert_eq!(found.len(), 1, "and later names are looked up again");
+        });
+    }
 }

@@ -14,6 +14,7 @@
 //!   which go at the next start.
 //! - Samples that have to go for the cap are counted in the same header that moves the cursor behind them: whatever
 //!   happens between any two calls, they are there and not counted, or counted and not read again.
+//! - Only where a full disk has no room for the header, one segment that is settled or dropped goes before that is noted.
 //! - Reading a sample twice is harmless, and happens: the cursor follows what is settled at some distance.
 
 pub mod header;
@@ -78,6 +79,13 @@ pub enum SpoolError {
     },
 }
 
+impl SpoolError {
+    fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Header { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+}
+
 /// A spool in a directory of its own.
 pub struct Spool {
     fs: Arc<dyn Fs>,
@@ -88,6 +96,8 @@ pub struct Spool {
     lost_header: bool,
     /// Open while there is something in it.
     log: Option<Writer>,
+    /// The highest number of a segment so far: a place that was given out means the same for ever.
+    highest: u64,
     /// A reader that met an error, and where it began: it counts how often it was tried.
     stuck: Option<(Position, Reader)>,
 }
@@ -113,6 +123,7 @@ impl Spool {
             header: Header::default(),
             lost_header: false,
             log: None,
+            highest: 0,
             stuck: None,
         }
     }
@@ -175,6 +186,7 @@ impl Spool {
                     (self.max_bytes / SEGMENTS).clamp(SMALLEST_SEGMENT_BYTES, LARGEST_SEGMENT_BYTES);
                 let options = LogOptions { dir: self.dir.clone(), segment_bytes, compress: false };
                 let (mut log, _) = Writer::open_on(self.fs.clone(), options)?;
+                log.number_from(self.highest.saturating_add(1));
                 let view = log.view();
                 // Somebody took segments away: their numbers come again.
                 if self.header.cursor > view.end() {
@@ -195,7 +207,8 @@ impl Spool {
             Ok(Found::Good(header)) => self.header = header,
             Ok(Found::Newer(version)) => return Err(SpoolError::Newer { path, version }),
             Ok(Found::Damaged) => (self.header, self.lost_header) = (Header::default(), true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.header = Header::default(),
+            // Taken away, if there was one: what it counted is not forgotten.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.header.cursor = Position::default(),
             Err(source) => return Err(SpoolError::Header { what: "read", path, source }),
         }
         Ok(())
@@ -239,7 +252,11 @@ impl Spool {
     }
 
     fn put(&mut self, samples: &[Record]) -> Result<Outcome, SpoolError> {
+        if self.log.as_ref().is_some_and(Writer::is_taken_away) {
+            self.log = None;
+        }
         let max = self.max_bytes;
+        self.open_log()?;
         let cursor = self.header.cursor;
         let log = self.open_log()?;
         let mut free = max.saturating_sub(log.view().bytes());
@@ -331,7 +348,10 @@ impl Spool {
         let mut header = self.header;
         header.cursor = header.cursor.max(to);
         header.drops.add(drops);
-        let written = if header == self.header { Ok(()) } else { self.write_header(header) };
+        let mut written = if header == self.header { Ok(()) } else { self.write_header(header) };
+        if matches!(&written, Err(error) if error.is_full()) && self.remove_one_before(to) {
+            written = self.write_header(header);
+        }
         if written.is_err() && drops != Drops::default() {
             return written.map(|()| Outcome::Passed(self.standing()));
         }
@@ -348,6 +368,15 @@ impl Spool {
             self.log = None;
         }
         written.map(|()| Outcome::Passed(standing))
+    }
+
+    /// A full disk has no room even for the header. If it is the spool that fills it, only the spool can help: the oldest
+    /// segment goes, if all of it may, and what was dropped of it is counted next.
+    fn remove_one_before(&mut self, to: Position) -> bool {
+        let Ok(log) = self.open_log() else { return false };
+        let Some(oldest) = log.view().segments().first().copied() else { return false };
+        let end = Position { segment: oldest.number, offset: oldest.bytes };
+        end <= to && log.remove_before(end).is_ok_and(|removed| removed.segments > 0)
     }
 
     fn make_room(&mut self, settled: &[i64], under_way: &[i64]) -> Result<Outcome, SpoolError> {
@@ -385,6 +414,8 @@ impl Keep for Spool {
             Job::Pass { to, drops } => self.pass(to, drops),
             Job::MakeRoom { settled, under_way } => self.make_room(&settled, &under_way),
         };
+        let end = self.log.as_ref().map_or(0, |log| log.view().end().segment);
+        self.highest = self.highest.max(end);
         done.unwrap_or_else(|error| {
             let is_final = match &error {
                 SpoolError::Log(error) => !error.can_try_again(),

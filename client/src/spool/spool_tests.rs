@@ -287,3 +287,53 @@ fn segments_that_somebody_took_away_are_no_trouble_for_those_that_come_after() {
     drop(spool);
     assert_eq!(times(&mut open(&fs).0), (100..110).collect::<Vec<_>>());
 }
+
+/// A spool of the real file system with samples 0 to 4 in it, and the place behind them.
+fn on_a_real_disk() -> (tempfile::TempDir, Spool, Position) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = Spool::new(&dir.path().join("spool"), MAX);
+    assert!(matches!(spool.perform(Job::Open), Outcome::Opened(_)));
+    assert!(matches!(put(&mut spool, 0..5, 100), Outcome::Put { samples: 5, .. }));
+    let after = read(&mut spool, Position::default())[4].after;
+    (dir, spool, after)
+}
+
+#[test]
+fn a_directory_that_is_taken_away_costs_nothing_that_is_put_later() {
+    let (dir, mut spool, _) = on_a_real_disk();
+    std::fs::remove_dir_all(dir.path().join("spool")).unwrap();
+    // The first attempt may find out.
+    while !matches!(put(&mut spool, 5..8, 100), Outcome::Put { samples: 3, .. }) {}
+    let mut next = Spool::new(&dir.path().join("spool"), MAX);
+    let Outcome::Opened(opened) = next.perform(Job::Open) else { panic!("not opened") };
+    assert_eq!(opened.samples, 3, "they are on disk for who comes after a kill");
+    assert_eq!(times(&mut next), [5, 6, 7]);
+}
+
+#[test]
+fn a_place_in_a_directory_that_was_taken_away_passes_nothing_in_the_new_one() {
+    let (dir, mut spool, old) = on_a_real_disk();
+    std::fs::remove_dir_all(dir.path().join("spool")).unwrap();
+    while !matches!(put(&mut spool, 5..20, 100), Outcome::Put { samples: 15, .. }) {}
+    assert!(matches!(spool.perform(Job::Pass { to: old, drops: Drops::default() }), Outcome::Passed(_)));
+    assert_eq!(times(&mut spool), (5..20).collect::<Vec<_>>());
+    assert_eq!(read(&mut spool, old).len(), 15, "and they are read from the old place on");
+}
+
+#[test]
+fn a_disk_that_the_spool_itself_has_filled_up_is_freed_also_where_drops_are_to_be_counted() {
+    let fs = ModelFs::new(21);
+    let (mut spool, _) = open(&fs);
+    let Outcome::Put { samples, .. } = put(&mut spool, 0..60, 100) else { panic!("not put") };
+    (60..300).step_by(10).for_each(|first| drop(put(&mut spool, first..first + 10, 100)));
+    let kept = read(&mut spool, Position::default());
+    assert!(samples == 60 && kept.len() > 200, "{}", kept.len());
+    let full = bytes_on(&fs);
+    fs.fail(|faults| faults.capacity = Some(full));
+    let drops = Drops { too_old: 30, ..Drops::default() };
+    let to = kept[149].after;
+    assert!(matches!(spool.perform(Job::Pass { to, drops }), Outcome::Passed(_)), "by itself");
+    assert!(bytes_on(&fs) < full * 3 / 4);
+    let (mut spool, opened) = open(&fs);
+    assert_eq!((opened.drops, times(&mut spool)[0]), (drops, 150));
+}

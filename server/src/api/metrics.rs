@@ -114,6 +114,10 @@ fn write_targets(text: &mut Text, targets: &[Arc<TargetMetrics>]) {
     text.of_targets("vitals_influx_owed_spans", "gauge", help, targets, |t| t.owed_spans.get());
     let help = "Length of the spans of time that InfluxDB is owed.";
     text.of_targets("vitals_influx_owed_seconds", "gauge", help, targets, |t| seconds(t.owed_ms.get()));
+    let help = "Length of what InfluxDB was owed and history did not go back to any more.";
+    text.of_targets("vitals_influx_owed_expired_seconds_total", "counter", help, targets, |t| {
+        seconds(t.owed_expired_ms.get())
+    });
     let help = "Bytes of the journal given up for InfluxDB and owed from history since.";
     text.of_targets("vitals_influx_owed_bytes_total", "counter", help, targets, |t| t.owed_bytes.get());
     let help = "Bytes of the journal lost for InfluxDB before they could be noted.";

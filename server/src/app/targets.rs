@@ -18,6 +18,7 @@ use crate::influx::owed::Span;
 use crate::influx::{self, Filled, History, TagsAt, Target};
 use crate::journal::{Journal, JournalError, JournalReader};
 use crate::metrics::Metrics;
+use crate::session::protocol::MOST_AHEAD;
 use crate::store::Store;
 
 /// Where each target has a directory of its own.
@@ -46,11 +47,13 @@ impl Writers {
     }
 }
 
-/// The time that history holds at most.
+/// The time that history holds at most: also what hosts told whose clocks are ahead.
 pub fn history_span(keep_raw: Duration) -> Span {
     let now_ms = clock::now_ms();
-    let kept_ms = i64::try_from(keep_raw.as_millis()).unwrap_or(i64::MAX);
-    Span { from_ms: now_ms.saturating_sub(kept_ms), to_ms: now_ms }
+    let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let (kept_ms, ahead_ms) = (ms(keep_raw), ms(MOST_AHEAD));
+    // Nothing is kept of before 1970.
+    Span { from_ms: now_ms.saturating_sub(kept_ms).max(0), to_ms: now_ms.saturating_add(ahead_ms) }
 }
 
 /// Opens the targets of the configuration, without a journal.
@@ -226,5 +229,24 @@ impl History for FromStore {
 
     fn position(&self) -> Position {
         self.store.position()
+    }
+
+    fn oldest_ms(&self) -> i64 {
+        self.store.oldest_kept_ms(clock::now_ms())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_holds_what_hosts_told_whose_clocks_are_ahead_and_nothing_of_before_1970() {
+        let now_ms = clock::now_ms();
+        let day = Duration::from_secs(24 * 3600);
+        let Span { from_ms, to_ms } = history_span(day);
+        assert!(from_ms >= now_ms - 86_400_000 && from_ms <= now_ms, "{from_ms}");
+        assert!(to_ms >= now_ms + MOST_AHEAD.as_millis() as i64, "{to_ms}");
+        assert_eq!(history_span(Duration::MAX).from_ms, 0);
     }
 }

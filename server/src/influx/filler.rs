@@ -27,6 +27,8 @@ pub(super) struct Gathered {
     pub body: Vec<u8>,
     /// How many.
     pub lines: usize,
+    /// Time that was owed and that history does not go back to any more, in ms; what concerns all hosts counts once.
+    pub expired_ms: u64,
     /// What is owed once they are written.
     then: Owed,
     /// Why it ended early, and whether that is worth a word.
@@ -42,7 +44,7 @@ enum Stopped {
 
 /// Gathers up to `max_lines` lines or a few more. Blocks on history's disk.
 fn gather(history: &dyn History, owed: Owed, max_lines: usize) -> Gathered {
-    let mut gathered = Gathered { body: Vec::new(), lines: 0, then: owed, stopped: None };
+    let mut gathered = Gathered { body: Vec::new(), lines: 0, expired_ms: 0, then: owed, stopped: None };
     let begun = Instant::now();
     if history.position() < gathered.then.needs() {
         gathered.stopped = Some(Stopped::TooEarly);
@@ -50,6 +52,7 @@ fn gather(history: &dyn History, owed: Owed, max_lines: usize) -> Gathered {
     }
     let mut hosts = history.hosts();
     hosts.sort_unstable();
+    let oldest_ms = history.oldest_ms();
     while gathered.lines < max_lines && gathered.body.len() < MAX_BATCH_BYTES && begun.elapsed() < MAX_SEARCH
     {
         let Some(chunk) = gathered.then.next(&hosts) else { break };
@@ -57,6 +60,10 @@ fn gather(history: &dyn History, owed: Owed, max_lines: usize) -> Gathered {
         match history.lines(chunk.host, chunk.from_ms, chunk.to_ms, room, &mut gathered.body) {
             Ok(filled) => {
                 gathered.lines += filled.lines;
+                if !chunk.of_all || hosts.first() == Some(&chunk.host) {
+                    let to_ms = filled.next_ms.unwrap_or(chunk.to_ms).min(chunk.to_ms).min(oldest_ms);
+                    gathered.expired_ms += u64::try_from(to_ms.saturating_sub(chunk.from_ms)).unwrap_or(0);
+                }
                 gathered.then.written(&chunk, filled.next_ms);
             }
             Err(error) => {
@@ -165,8 +172,57 @@ impl Filler {
         }
     }
 
-    /// When to look again, where a pause is made.
-    pub(super) fn again_at(&self) -> Option<Instant> {
-        self.again_at
+    /// When to look again, where a pause is made that is not over. One that is over needs nobody to wake up: whether
+    /// there can be a next look depends on other things then.
+    pub(super) fn again_at(&self, now: Instant) -> Option<Instant> {
+        self.again_at.filter(|at| *at > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vitals_wire::ids::HostId;
+    use vitals_wire::log::{Position, RealFs};
+
+    use super::*;
+    use crate::influx::Filled;
+    use crate::influx::owed::{Span, Stretch};
+
+    struct Broken;
+
+    impl History for Broken {
+        fn hosts(&self) -> Vec<HostId> {
+            vec![HostId([1; 16])]
+        }
+
+        fn lines(&self, _: HostId, _: i64, _: i64, _: usize, _: &mut Vec<u8>) -> Result<Filled, String> {
+            Err("it is broken".to_owned())
+        }
+
+        fn position(&self) -> Position {
+            Position::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_is_over_wakes_nobody_while_nothing_can_be_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let span = Span { from_ms: 0, to_ms: 1_000 };
+        let (book, _) = Book::open(Arc::new(RealFs), dir.path().join("owed"), span).unwrap();
+        let mut stretch = Stretch::new();
+        stretch.add_all(span);
+        book.owe(&stretch, Position::default()).unwrap();
+        let mut filler = Filler::new(Arc::new(Broken), 100);
+        filler.begin(&book, Instant::now());
+        let gathered = filler.gathered().await.unwrap();
+        filler.came("influx", gathered, &book);
+        let now = Instant::now();
+        let again_at = filler.again_at(now).unwrap();
+        assert!(again_at > now && again_at <= now + RETRY);
+        // InfluxDB is away now, so nothing is begun: a writer that woke for it would do nothing else.
+        assert_eq!(filler.again_at(now + RETRY), None);
+        filler.settled(&book);
+        filler.begin(&book, now + RETRY);
+        assert!(filler.gathering.is_some());
     }
 }

@@ -69,6 +69,11 @@ pub trait History: Send + Sync {
 
     /// All before this place of the journal can be read here.
     fn position(&self) -> Position;
+
+    /// The time before which samples may be gone because of their age, in ms since 1970.
+    fn oldest_ms(&self) -> i64 {
+        i64::MIN
+    }
 }
 
 /// What a piece of history came to.

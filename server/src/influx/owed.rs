@@ -182,7 +182,8 @@ pub struct Chunk {
     pub from_ms: i64,
     /// The first that is not wanted any more.
     pub to_ms: i64,
-    of_all: bool,
+    /// Whether it is a part of what concerns all hosts.
+    pub(super) of_all: bool,
 }
 
 /// All that one target is owed.

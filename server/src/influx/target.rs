@@ -1,6 +1,7 @@
 //! One InfluxDB that is written to: what belongs to it, shared by its writer, the API and the commands.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vitals_wire::ids::HostId;
@@ -54,6 +55,8 @@ pub struct Target {
     /// What it refused.
     pub quarantine: Quarantine,
     health: Mutex<Health>,
+    /// What was filled last was too old for history.
+    is_expiring: AtomicBool,
 }
 
 impl Target {
@@ -90,7 +93,14 @@ impl Target {
         }
         let metrics = metrics.influx.of(&name);
         let quarantine = Quarantine::new(&options.dir);
-        let target = Self { options, metrics, book, quarantine, health: Mutex::new(Health::Ok) };
+        let target = Self {
+            options,
+            metrics,
+            book,
+            quarantine,
+            health: Mutex::new(Health::Ok),
+            is_expiring: AtomicBool::new(false),
+        };
         target.measure_owed();
         Ok(Arc::new(target))
     }
@@ -114,6 +124,18 @@ impl Target {
         self.book.owe(&stretch, needs)?;
         self.measure_owed();
         Ok(())
+    }
+
+    /// Counts time that was owed and that history does not go back to any more; begins of such stretches are logged.
+    pub(super) fn has_expired(&self, ms: u64) {
+        let begins = !self.is_expiring.swap(ms > 0, Relaxed);
+        self.metrics.owed_expired_ms.add(ms);
+        if ms > 0 && begins {
+            tracing::error!(
+                influx = self.options.name,
+                "history does not go back to all that influxdb is owed: what is too old is lost for it"
+            );
+        }
     }
 
     /// Puts what is owed into the metrics.

@@ -64,8 +64,8 @@ pub async fn run(
     let settled = reader.position();
     // A cursor that cannot be read was told of when the reader was made.
     let known = cursor::load(&options.cursor_file()).ok().flatten().unwrap_or_default();
-    // The journal does not reach back to it: at worst what is owed then was written already.
-    let has_gap = known.position != Position::default() && known.position < settled;
+    // The journal does not reach back to it, or is another one: at worst what is owed then was written already.
+    let has_gap = known.position != Position::default() && known.position != settled;
     let since = (known.received_ms, has_gap);
     let source = Source::new(reader, tags_at, target.metrics.clone(), options.max_lines, since);
     let filler = Filler::new(history, options.max_lines);
@@ -200,7 +200,9 @@ impl Writer {
             if !draining && self.delivery.is_open() && self.delivery.has_owed_room() {
                 self.filler.begin(&self.target.book, now);
             }
-            let wake_at = [next, self.batch_due(), self.read_again_at, give_up_at, self.filler.again_at()]
+            // What is over already and could not be begun must not keep this from sleeping.
+            let read_again_at = self.read_again_at.filter(|at| *at > now);
+            let wake_at = [next, self.batch_due(), read_again_at, give_up_at, self.filler.again_at(now)]
                 .into_iter()
                 .flatten()
                 .fold(self.tick_at, Instant::min);
@@ -215,8 +217,10 @@ impl Writer {
                 Woken::Gathered(gathered) => {
                     let gathered = gathered.map_err(InfluxError::Broken)?;
                     let name = self.target.options.name.as_str();
+                    let expired_ms = gathered.expired_ms;
                     if let Some((body, lines)) = self.filler.came(name, gathered, &self.target.book) {
                         self.delivery.offer_owed(body.into(), lines);
+                        self.target.has_expired(expired_ms);
                     }
                 }
                 Woken::MayHaveMore(more) => {

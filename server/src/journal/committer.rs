@@ -61,12 +61,14 @@ impl Committer {
     }
 
     /// Says how many bytes are free on the journal's disk: from now on the cap is the configured one, or half of those
-    /// and the journal's own if that is less, but at least a few segments. None: not known.
+    /// and the journal's own if that is less, but at least a few segments. Lagging readers have until the next call to
+    /// give up what is too much then. None: not known.
     pub fn disk_has(&mut self, free: Option<u64>) {
         let shared = &self.shared;
         let own = shared.view.bytes();
         let (cap, configured) = (self.cap.with(own, free), self.cap.configured());
-        shared.cap_bytes.store(cap, Relaxed);
+        let before = shared.cap_bytes.swap(cap, Relaxed);
+        shared.known_cap_bytes.store(cap.max(before), Relaxed);
         shared.metrics.journal_cap_bytes.set(cap);
         let is_disk_small = cap < configured;
         match (self.is_disk_small, is_disk_small) {

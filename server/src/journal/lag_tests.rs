@@ -212,6 +212,64 @@ async fn the_disk_bounds_the_journal_and_it_goes_on_when_there_is_room_again() {
 }
 
 #[tokio::test]
+async fn a_cap_that_falls_is_asked_for_before_it_is_taken_by_force() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(Metrics::new());
+    let options = JournalOptions { segment_bytes: 4_000, cap_bytes: 400_000, ..options(dir.path()) };
+    let (journal, mut committer) = Journal::open_manual(Arc::new(RealFs), options, metrics.clone()).unwrap();
+    let mut influx = journal.lagging_reader("influx", Position::default(), u64::MAX).unwrap();
+    let mut store = journal.reader("store", Position::default()).unwrap();
+    for number in 0..100 {
+        let _commit = journal.append(&encoded(number, 1_000)).unwrap();
+        committer.step();
+        numbers(&mut store);
+        store.passed(store.position());
+    }
+    assert_eq!((influx.over_share(), metrics.influx_given_up_bytes.get()), (None, 0));
+    // Somebody else fills the disk.
+    committer.disk_has(Some(0));
+    let cap = journal.cap_bytes();
+    assert!(cap < 60_000, "{cap}");
+    committer.step();
+    assert!(journal.trouble().is_some(), "nothing more is taken meanwhile");
+    let to = influx.over_share().unwrap();
+    assert_eq!(influx.try_next().unwrap().unwrap().record.received_ms, 0, "all of it can still be read");
+    let before = metrics.journal_bytes.get();
+    influx.skip_to(to);
+    committer.step();
+    committer.disk_has(Some(before - metrics.journal_bytes.get()));
+    committer.step();
+    assert_eq!(journal.cap_bytes(), cap);
+    assert_eq!((journal.trouble(), metrics.influx_given_up_bytes.get()), (None, 0));
+
+    // Also where a smaller one was configured meanwhile.
+    drop((journal, committer, influx, store));
+    let options =
+        JournalOptions { segment_bytes: 4_000, cap_bytes: 30_000, ..JournalOptions::new(dir.path().into()) };
+    let (journal, mut committer) = Journal::open_manual(Arc::new(RealFs), options, metrics.clone()).unwrap();
+    let mut influx = journal.lagging_reader("influx", to, u64::MAX).unwrap();
+    let mut store = journal.reader("store", journal.end()).unwrap();
+    committer.step();
+    assert_eq!((journal.cap_bytes(), metrics.influx_given_up_bytes.get()), (30_000, 0));
+    assert!(influx.over_share().is_some());
+    assert!(influx.try_next().unwrap().is_some());
+
+    // One that does not listen loses it at the next look.
+    committer.disk_has(Some(1 << 30));
+    for number in 100..200 {
+        let _commit = journal.append(&encoded(number, 1_000)).unwrap();
+        committer.step();
+        numbers(&mut store);
+        store.passed(store.position());
+    }
+    for is_lost in [false, true] {
+        committer.disk_has(Some(0));
+        committer.step();
+        assert_eq!(metrics.influx_given_up_bytes.get() > 0, is_lost);
+    }
+}
+
+#[tokio::test]
 async fn what_a_needed_reader_has_not_passed_stays_for_the_lagging_ones_too() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, metrics) = open(small(dir.path()));

@@ -13,6 +13,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) struct Limits {
     /// The journal's cap, now.
     pub(super) cap: u64,
+    /// The cap that those who were asked have had the time to meet.
+    pub(super) known_cap: u64,
     /// Bytes of the journal, now.
     pub(super) held: u64,
 }
@@ -26,8 +28,8 @@ impl Limits {
 
     /// What one may hold at most, asked or not. What several hold overlaps, so this bounds them all together.
     fn most(self) -> u64 {
-        // A lagging reader is never what stops the appends, however large the segments are.
-        if self.held >= self.cap { self.cap / 2 } else { self.cap / 4 * 3 }
+        // A lagging reader is never what stops the appends for long, however large the segments are.
+        if self.held >= self.known_cap { self.known_cap / 2 } else { self.known_cap / 4 * 3 }
     }
 }
 

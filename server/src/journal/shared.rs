@@ -27,6 +27,9 @@ pub(super) struct Shared {
     pub(super) metrics: Arc<Metrics>,
     /// Size at which appends are refused, now.
     pub(super) cap_bytes: AtomicU64,
+    /// What it was before the last look at the disk, if that was more. Nothing is taken by force from a reader that
+    /// keeps to it: when the cap falls each is asked first, and has until the next look.
+    pub(super) known_cap_bytes: AtomicU64,
     /// The same where the disk has plenty.
     pub(super) configured_bytes: u64,
     pub(super) segment_bytes: u64,
@@ -90,7 +93,9 @@ impl Shared {
         Self {
             view,
             metrics,
-            cap_bytes: AtomicU64::new(cap_bytes),
+            // Until the first look at the disk, which follows: a cap that was configured smaller has fallen too.
+            cap_bytes: AtomicU64::new(cap_bytes.max(disk_bytes.saturating_mul(2))),
+            known_cap_bytes: AtomicU64::new(cap_bytes),
             configured_bytes: cap_bytes,
             segment_bytes,
             disk_bytes: AtomicU64::new(disk_bytes),
@@ -118,7 +123,11 @@ impl Shared {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { cap: self.cap(), held: self.disk_bytes.load(Relaxed) }
+        Limits {
+            cap: self.cap(),
+            known_cap: self.known_cap_bytes.load(Relaxed),
+            held: self.disk_bytes.load(Relaxed),
+        }
     }
 
     /// The registered reader that holds the most, and from where on.

@@ -37,13 +37,14 @@ fn run(committer: &mut Committer, dir: PathBuf, window: Duration) {
     let mut look_at = Instant::now() + DISK_LOOK;
     loop {
         wait(&committer.shared, window, look_at);
-        if !committer.step() {
-            return;
-        }
         let now = Instant::now();
         if now >= look_at {
+            // Before the step: a full journal gets no work that would bring the next one soon.
             committer.disk_has(cap::free_bytes(&dir));
             look_at = now + DISK_LOOK;
+        }
+        if !committer.step() {
+            return;
         }
     }
 }

@@ -166,6 +166,31 @@ async fn a_gap_in_the_journal_is_on_disk_as_owed_before_the_cursor_goes_behind_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_in_a_journal_that_is_lost_is_owed_as_far_as_history_has_it() {
+    let (mut rig, store) = tiny();
+    let fake = Fake::start([]).await;
+    let options = rig.options(fake.url(), "t".into());
+    let running = rig.start(&options);
+    load(&rig, &store, 1, 9).await;
+    rig.drained().await;
+    running.stop().await;
+    load(&rig, &store, 11, 9).await;
+    drop(store);
+    rig.journal.close().await;
+    let dir = rig.dir.path().join("journal");
+    std::fs::remove_dir_all(&dir).unwrap();
+    rig.journal = Journal::open(JournalOptions::new(dir), rig.metrics.clone()).unwrap();
+    assert!(rig.cursor() > rig.journal.end());
+    let store = rig.journal.reader("store", Position::default()).unwrap();
+    let running = rig.start(&options);
+    load(&rig, &store, 21, 9).await;
+    rig.drained().await;
+    filled(&rig).await;
+    running.stop().await;
+    assert_all_there(&rig, &fake);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_that_end_within_one_block_of_the_journal_are_owed_each() {
     let rig = Rig::grouped(32 << 10, 512 << 10, Duration::from_millis(200));
     let store = rig.journal.reader("store", Position::default()).unwrap();
@@ -289,6 +314,30 @@ async fn a_stretch_is_owed_again_while_the_writer_runs() {
     assert!(fake.lines().keys().all(|line| line.contains("host=web-2")));
     target.backfill(None, Span { from_ms: begin, to_ms: now_ms() }, end).unwrap();
     filled(&rig).await;
+    running.stop().await;
+    assert_all_there(&rig, &fake);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_history_does_not_go_back_to_any_more_is_counted() {
+    let fake = Fake::start([]).await;
+    let rig = Rig::new();
+    let (begin, _) = remember(&rig);
+    let (gone, half) = (begin + 3_600_000, begin + 1_800_000);
+    rig.history.samples.lock().unwrap().retain(|(_, time_ms), _| *time_ms >= gone);
+    rig.history.oldest_ms.store(gone, Ordering::SeqCst);
+    let options = InfluxOptions { max_lines: 100, ..rig.options(fake.url(), "t".into()) };
+    let running = rig.start_target(rig.target(&options, Some(begin)));
+    filled(&rig).await;
+    assert_eq!(rig.metrics().owed_expired_ms.get(), 3_600_000, "of all hosts: it counts once");
+    running.stop().await;
+    let target = rig.target(&options, None);
+    target
+        .backfill(Some(HostId([2; 16])), Span { from_ms: half, to_ms: now_ms() }, Position::default())
+        .unwrap();
+    let running = rig.start_target(target);
+    filled(&rig).await;
+    assert_eq!(rig.metrics().owed_expired_ms.get(), 3_600_000 + 1_800_000);
     running.stop().await;
     assert_all_there(&rig, &fake);
 }

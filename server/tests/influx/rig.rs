@@ -20,6 +20,8 @@ pub struct Remembered {
     pub samples: Mutex<BTreeMap<(HostId, i64), Told>>,
     pub position: Mutex<Position>,
     pub is_broken: AtomicBool,
+    /// What it does not go back to is gone.
+    pub oldest_ms: AtomicI64,
 }
 
 impl History for Remembered {
@@ -54,6 +56,10 @@ impl History for Remembered {
 
     fn position(&self) -> Position {
         *self.position.lock().unwrap()
+    }
+
+    fn oldest_ms(&self) -> i64 {
+        self.oldest_ms.load(Ordering::SeqCst)
     }
 }
 

@@ -144,6 +144,21 @@ impl Writer {
         &self.view
     }
 
+    /// Gives the next segment this number, or a higher one. For a log that was made anew while places of the one before it
+    /// are still known to somebody: they mean nothing in it then.
+    pub fn number_from(&mut self, number: u64) {
+        self.next_number = self.next_number.max(number);
+    }
+
+    /// Whether somebody took away the file that grows: what is appended to it would be on no disk.
+    pub fn is_taken_away(&self) -> bool {
+        let committed = self.current.as_ref().filter(|current| current.committed > 0);
+        committed.is_some_and(|current| {
+            let opened = self.view.fs().open(&self.view.path(current.number));
+            opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        })
+    }
+
     /// Takes a record; [`commit`](Self::commit) brings it to disk.
     ///
     /// # Errors

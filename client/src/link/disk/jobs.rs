@@ -37,8 +37,12 @@ impl Disk {
             Mode::Open => {
                 let due =
                     queue.oldest_taken().filter(|_| !self.takes_none).map(|taken| taken + wish.keep_after);
-                let due = due.filter(|_| !self.must_pass_first());
-                let write = due.map(|due| self.retry(Kind::Write).at.map_or(due, |at| at.max(due)));
+                let write = match self.retry(Kind::Write).at {
+                    _ if self.passes_first() => None,
+                    // Also when the queue is empty: then room is not wanted any more.
+                    Some(at) if self.wants_room => Some(at),
+                    at => due.map(|due| at.map_or(due, |at| at.max(due))),
+                };
                 let read = self.retry(Kind::Read).at.filter(|_| self.wants_read(wish).is_some());
                 let pass =
                     self.pass_at(wish).map(|due| self.retry(Kind::Pass).at.map_or(due, |at| at.max(due)));
@@ -48,7 +52,13 @@ impl Disk {
     }
 
     fn write_job(&mut self, now: Instant, queue: &mut Queue, wish: Wish) -> Option<Job> {
-        if self.takes_none || self.must_pass_first() || !self.retry(Kind::Write).may(now) {
+        if self.takes_none || !self.retry(Kind::Write).may(now) {
+            return None;
+        }
+        let is_wanted = |taken| taken + wish.keep_after <= now;
+        // Whoever wanted room may have been settled meanwhile.
+        self.wants_room &= queue.oldest_taken().is_some_and(is_wanted);
+        if self.passes_first() {
             return None;
         }
         if self.wants_room {
@@ -68,6 +78,11 @@ impl Disk {
         Some(Job::Put { samples: samples.into_iter().map(|(_, record)| record).collect() })
     }
 
+    /// Room is wanted, and some of what is kept is settled: that goes first, being no loss, and may be enough.
+    fn passes_first(&self) -> bool {
+        self.wants_room && self.pass.is_some()
+    }
+
     /// How much should be read, if anything.
     fn wants_read(&self, wish: Wish) -> Option<(usize, usize)> {
         let (samples, bytes) = wish.at_hand?;
@@ -82,12 +97,6 @@ impl Disk {
     fn read_job(&mut self, now: Instant, wish: Wish) -> Option<Job> {
         let (samples, bytes) = self.wants_read(wish).filter(|_| self.retry(Kind::Read).may(now))?;
         Some(Job::Read { from: self.read_from, samples, bytes })
-    }
-
-    /// Whether room is wanted while something settled is not passed: passing it costs nothing, may be room enough, and
-    /// what goes after it is not taken for a loss.
-    fn must_pass_first(&self) -> bool {
-        self.wants_room && self.pass.is_some()
     }
 
     /// When what is settled is to be passed.

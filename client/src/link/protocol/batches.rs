@@ -20,6 +20,7 @@ impl Protocol {
             if is_settled {
                 // Waiting for the server's disk is in it: the greeting's answer is mostly quicker.
                 open.trip = open.trip.min(since(now, flight.deadline, ACK_DEADLINE));
+                open.acked_at = Some(now);
             }
             !is_settled
         });
