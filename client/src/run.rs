@@ -34,6 +34,8 @@ use crate::tee::Tee;
 const SAMPLE_CHANNEL: usize = 4;
 /// At the end, for the last number to be written.
 const LAST_WRITE: Duration = Duration::from_secs(1);
+/// Until the number of the next start is written again where it could not be.
+const KEEP_AGAIN: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT; see [`crate::stop`].
 pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
@@ -138,22 +140,46 @@ fn answer_commands(dir: &Path, about: About, health: Arc<Health>, stop: Stop) ->
 }
 
 /// Keeps, for the next start, each number by which the clock's counter rises: that start is not to use the digit of the
-/// stretch that it follows. The disk may be slow, so it is not the sampler that waits for it.
+/// stretch that it follows. The disk may be slow, so it is not the sampler that waits for it; one that is full or cannot
+/// be written is tried again.
 async fn keep_steps(file: Starts, starts: u64, mut steps: watch::Receiver<Steps>) {
-    while steps.changed().await.is_ok() {
+    let (mut told, mut is_kept) = (0, true);
+    loop {
+        let is_over = match is_kept {
+            true => steps.changed().await.is_err(),
+            false => tokio::time::timeout(KEEP_AGAIN, steps.changed()).await.is_ok_and(|news| news.is_err()),
+        };
+        if is_over && is_kept {
+            return;
+        }
         let Steps { count, last_ms } = *steps.borrow_and_update();
-        let number = starts.wrapping_add(count);
-        tracing::warn!(
-            step_ms = last_ms,
-            steps = count,
-            "the clock was set, timestamps go on under another digit"
-        );
-        let file = file.clone();
+        if count > told {
+            told = count;
+            tracing::warn!(
+                step_ms = last_ms,
+                steps = count,
+                "the clock was set, timestamps go on under another digit"
+            );
+        }
+        let (file, number) = (file.clone(), starts.wrapping_add(count));
         match tokio::task::spawn_blocking(move || file.write(number)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "cannot keep the number of the next start"),
+            Ok(Ok(())) => {
+                if !is_kept {
+                    tracing::info!("the number of the next start is kept again");
+                }
+                is_kept = true;
+            }
+            Ok(Err(error)) => {
+                if is_kept {
+                    tracing::warn!(%error, "cannot keep the number of the next start; trying on");
+                }
+                is_kept = false;
+            }
             // Only when the runtime ends.
             Err(_) => return,
+        }
+        if is_over {
+            return;
         }
     }
 }
@@ -207,6 +233,25 @@ mod tests {
         drop(identity);
         let next = Identity::open(dir.path()).unwrap().starts % 10;
         assert!(!digits.contains(&next), "{next} was used: {digits:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_the_disk_did_not_take_is_kept_when_the_disk_takes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::open(dir.path()).unwrap();
+        let mut clock = SampleClock::new((identity.starts % 10) as u8, Duration::from_secs(5));
+        let _keeping = tokio::spawn(keep_steps(Starts::of(dir.path()), identity.starts, clock.steps()));
+        // No file can take the place of a directory.
+        let file = dir.path().join("starts");
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        let _ = (clock.stamp(1_000_000, 0), clock.stamp(500_000, 5000));
+        tokio::time::sleep(3 * KEEP_AGAIN).await;
+        assert!(file.is_dir());
+        std::fs::remove_dir(&file).unwrap();
+        tokio::time::sleep(3 * KEEP_AGAIN).await;
+        let kept: u64 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        assert_eq!(kept, identity.starts + 1);
     }
 
     #[test]

@@ -52,7 +52,9 @@ impl Committer {
             self.commit();
         }
         let shared = &self.shared;
-        if tidy || shared.registry().is_over_limit(&shared.view, shared.limits()) {
+        // What could not be removed is tried again: at its cap the journal gets no record that would bring a reader on.
+        let again = self.stuck.is_some();
+        if tidy || again || shared.registry().is_over_limit(&shared.view, shared.limits()) {
             self.remove_passed();
         }
         !(closed && nothing)

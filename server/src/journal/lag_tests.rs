@@ -1,6 +1,9 @@
 //! Readers that lag, a journal that is nearly full, and a thread that ends.
 
+use std::path::Path;
+
 use vitals_wire::log::RECORD_HEADER_BYTES;
+use vitals_wire::log::model::ModelFs;
 
 use super::journal_tests::{commit, encoded, numbers, open, options, record, segment_files, wait_until};
 use super::*;
@@ -356,4 +359,30 @@ async fn a_panic_of_the_thread_resolves_what_waits_and_is_told() {
     let trouble = journal.trouble().unwrap();
     assert!(trouble.starts_with("ended: ") && trouble.contains("overflow"), "{trouble}");
     assert!(matches!(commit(&journal, &record(0, 10)).await, Err(JournalError::Closed)));
+}
+
+#[tokio::test]
+async fn a_full_journal_whose_passed_part_could_not_be_removed_takes_records_when_the_disk_is_well() {
+    let fs = ModelFs::new(1);
+    let options = JournalOptions { segment_bytes: 2_000, cap_bytes: 8_000, ..options(Path::new("/journal")) };
+    let (journal, mut committer) =
+        Journal::open_manual(Arc::new(fs.clone()), options, Arc::new(Metrics::new())).unwrap();
+    let mut store = journal.reader("store", Position::default()).unwrap();
+    let mut number = 0;
+    while journal.trouble().is_none() {
+        let waiting = journal.append(&encoded(number, 1_000)).unwrap();
+        committer.step();
+        waiting.wait().await.unwrap();
+        number += 1;
+    }
+    fs.fail(|faults| faults.read_only = true);
+    numbers(&mut store);
+    store.passed(store.position());
+    committer.step();
+    assert!(journal.trouble().is_some() && journal.append(&encoded(number, 1_000)).is_err());
+    // No reader moves any more: there is nothing new for one.
+    fs.fail(|faults| faults.read_only = false);
+    committer.step();
+    assert_eq!(journal.trouble(), None);
+    assert!(journal.append(&encoded(number, 1_000)).is_ok());
 }

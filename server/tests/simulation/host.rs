@@ -59,6 +59,8 @@ pub struct Host {
     pub is_uncounted: bool,
     /// The digit of the last such start.
     lucky: u64,
+    /// Steps of the clock in the last life that the disk never took.
+    unkept: u64,
     /// Until then a spool may wait before it tries a disk again that failed.
     disk_bad_until: u64,
 }
@@ -96,6 +98,7 @@ impl Host {
             has_disk: true,
             is_uncounted: false,
             lucky: 0,
+            unkept: 0,
             disk_bad_until: 0,
             plan: plan.clone(),
         }
@@ -210,7 +213,11 @@ impl Host {
         let path = Path::new(STARTS);
         let before =
             self.fs.read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()?.parse::<u64>().ok());
-        let starts = before.unwrap_or_default().wrapping_add(1);
+        // A number that was lost with a step of the clock would have the client begin with a digit that it had before. That
+        // the digit is free all the same is taken for granted too.
+        let unkept = std::mem::take(&mut self.unkept);
+        self.is_uncounted |= unkept > 0;
+        let starts = before.unwrap_or_default().wrapping_add(1 + unkept);
         let kept = self
             .fs
             .create_dir(Path::new(DIR))
@@ -264,14 +271,16 @@ impl Host {
         }
     }
 
-    /// As `run` does it: the next start is not to use the digit of a stretch of this one.
+    /// As `run` does it: the next start is not to use the digit of a stretch of this one. A disk that does not take the
+    /// number is tried again.
     fn keep_steps(&mut self) {
         let Some(life) = &mut self.life else { return };
-        let steps = life.clock.steps().borrow().count;
+        let steps = life.clock.steps_so_far().count;
         if steps != life.steps_kept {
-            life.steps_kept = steps;
             let number = life.starts.wrapping_add(steps);
-            let _ = self.fs.replace(Path::new(STARTS), number.to_string().as_bytes());
+            if self.fs.replace(Path::new(STARTS), number.to_string().as_bytes()).is_ok() {
+                life.steps_kept = steps;
+            }
         }
     }
 
@@ -333,6 +342,7 @@ impl Host {
 
     fn end(&mut self, ctx: &mut Ctx, with_machine: bool) {
         if let Some(life) = self.life.take() {
+            self.unkept = life.clock.steps_so_far().count - life.steps_kept;
             self.has_disk = self.disk_bad_until <= ctx.now && !life.client.is_held();
             if let Some(conn) = life.client.conn() {
                 ctx.net.died(ctx.now, conn, End::Client, with_machine);

@@ -2,16 +2,21 @@
 //! memory, and everything that can go wrong with them, at random times.
 //!
 //! What runs is the real code: the client's clock, protocol, queue and spool; the codec; the server's session, journal,
-//! history and InfluxDB's delivery. Only sockets, disks, clocks and threads are stood in for.
+//! history's engine, and of InfluxDB's part source, delivery and the list of what is owed. Sockets, disks, clocks, threads
+//! and history's file are stood in for, and so are the thin tasks that drive all this.
 //!
 //! - `plan`: what goes wrong and when, made of `fault`s. `world` plays it until all is at rest, `verdict` judges.
 //! - `net`, `influxdb`: the network and the database. `samples`: what is sent.
-//! - `host` and on it `client` drive a client; `server` and on it `process` drive
-//!   `session`, `history` and `target`.
+//! - `host` is a machine with a `client` on it; `server` is one with a `process`, which drives `session`s, `history` and
+//!   `target`.
 //! - `oracle`: what became of each sample. `ctx`: what all share.
 //!
-//! `VITALS_SIM_SCHEDULES` says how many schedules are played, `VITALS_SIM_SEED` from which seed on. A schedule that fails
-//! names its seed, which plays it again exactly: `VITALS_SIM_SCHEDULES=1 VITALS_SIM_SEED=… VITALS_SIM_TRACE=1`.
+//! What it does not do: bytes that were synced and are lost or altered all the same, reads that fail, TLS, a second
+//! server for a client, a second InfluxDB for a server.
+//!
+//! `VITALS_SIM_SCHEDULES` says how many schedules are played, 1,000 where it does not; `VITALS_SIM_SEED` is the seed of the
+//! first, and each further one has the next. A schedule that fails names its seed, which plays it again exactly:
+//! `VITALS_SIM_SCHEDULES=1 VITALS_SIM_SEED=… VITALS_SIM_TRACE=1`. With a trace each event is shown when it happens.
 
 // clippy.toml allows these in test functions; helpers of tests are no different.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

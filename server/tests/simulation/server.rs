@@ -74,7 +74,8 @@ impl Server {
 
     /// What keeps it from rest.
     pub fn state(&self) -> String {
-        self.up.as_ref().map_or_else(|| "the server is down".into(), Process::state)
+        let state = self.up.as_ref().map_or_else(|| "the server is down".into(), Process::state);
+        format!("{state}; files {:?}", self.fs.files())
     }
 
     pub fn history(&self) -> Option<&History> {
