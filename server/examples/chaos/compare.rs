@@ -115,6 +115,9 @@ pub async fn compare(
         let mut sent = Vec::new();
         of_lines(&mut names, &fs::read_to_string(town.client_tee(number))?, &mut sent)
             .with_context(|| format!("what {name} sent"))?;
+        // A client that was killed may not know that it had sent a sample, and writes it down a second time.
+        sent.sort_unstable();
+        sent.dedup();
         let tee = Found::new(sent, &format!("{name} as sent"), &mut verdict, &names);
         let found = (&store, &influx);
         let about = (entries, town.wish.has_spool);
