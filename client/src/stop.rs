@@ -17,7 +17,7 @@ use crate::goodbye::{Announced, Machine};
 use crate::health::Health;
 
 /// What is left of the limit for all but bringing home: finding out why, closing the connection, the last write.
-const REST: Duration = Duration::from_secs(3);
+const REST: Duration = Duration::from_secs(4);
 /// How much longer than its limit an end that hangs is waited for.
 const GRACE: Duration = Duration::from_secs(1);
 /// What is waited for is said again after this.
@@ -170,8 +170,8 @@ mod tests {
     #[test]
     fn bringing_home_leaves_time_for_the_rest_of_the_limit() {
         let drain = |seconds| Stop::new(Duration::from_secs(seconds)).drain();
-        assert_eq!(drain(10), Duration::from_secs(7));
-        assert_eq!(drain(60), Duration::from_secs(57));
+        assert_eq!(drain(10), Duration::from_secs(6));
+        assert_eq!(drain(60), Duration::from_secs(56));
         assert_eq!(drain(2), Duration::from_secs(1), "half of a short one");
     }
 

@@ -126,7 +126,10 @@ fn a_server_that_has_fallen_silent_is_left_also_if_backlog_is_under_way() {
     assert_eq!(bench.wait(), ACK_DEADLINE);
     bench.next();
     assert_eq!(bench.closed(), [Closed::AckTimeout]);
-    // And a live batch is not put off.
+}
+
+#[test]
+fn a_live_sample_that_a_server_puts_off_goes_again_as_backlog_while_others_are_acknowledged() {
     let mut bench = Bench::new(1);
     bench.open(1, 256);
     bench.take(1);
@@ -136,6 +139,9 @@ fn a_server_that_has_fallen_silent_is_left_also_if_backlog_is_under_way() {
     let (second, ..) = bench.batch();
     bench.ack(&[second], &[]);
     bench.pass(ACK_DEADLINE);
-    bench.next();
-    assert!(!bench.link.is_connected());
+    let (again, is_backlog, times, _) = bench.batch();
+    assert!(is_backlog && times == [1], "{times:?}");
+    assert!(bench.link.is_connected());
+    bench.ack(&[again], &[]);
+    assert!(bench.settled().contains(&1));
 }

@@ -38,13 +38,11 @@ impl Open {
         self.flights.iter().filter(|flight| flight.backlog).count() < self.window
     }
 
-    /// Takes out the oldest batch under way, whose time is over, if it is one that a busy server may have put off: backlog,
-    /// while others are acknowledged. Connecting anew would bring neither of them anything.
+    /// Takes out the oldest batch under way, whose time is over, if it is one that a busy server may have put off: others
+    /// that went later were acknowledged. Connecting anew would bring neither of them anything.
     pub(super) fn put_off(&mut self) -> Option<u64> {
         let acked_at = self.acked_at?;
-        self.flights
-            .pop_front_if(|first| first.backlog && first.deadline < acked_at + ACK_DEADLINE)
-            .map(|first| first.batch)
+        self.flights.pop_front_if(|first| first.deadline < acked_at + ACK_DEADLINE).map(|first| first.batch)
     }
 
     /// The next batch goes out now.
