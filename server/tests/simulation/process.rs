@@ -22,6 +22,8 @@ use crate::target::Target;
 pub const GROUP_MS: u64 = 25;
 /// The journal's thread looks what may go at least so often.
 const TIDY_MS: u64 = 1_000;
+/// And how much room the disk has.
+const LOOK_MS: u64 = 10_000;
 /// One commit in so many takes the disk up to [`MAX_COMMIT_MS`].
 const SLOW_COMMITS: u8 = 8;
 const MAX_COMMIT_MS: u64 = 3_000;
@@ -52,6 +54,7 @@ pub struct Process {
     sessions: BTreeMap<ConnId, Session>,
     commit_at: Option<u64>,
     tidy_at: u64,
+    look_at: u64,
 }
 
 impl Process {
@@ -86,6 +89,7 @@ impl Process {
             sessions: BTreeMap::new(),
             commit_at: None,
             tidy_at: ctx.now,
+            look_at: ctx.now + LOOK_MS,
         };
         let in_journal = up.audit(ctx, is_synced).map_err(|error| format!("cannot be audited: {error}"))?;
         ctx.trace(|| format!("server: up, journal ends at {}", up.journal.end()));
@@ -204,6 +208,10 @@ impl Process {
     fn commit(&mut self, ctx: &mut Ctx) {
         self.commit_at = None;
         self.tidy_at = ctx.now + TIDY_MS;
+        if self.look_at <= ctx.now {
+            self.look_at = ctx.now + LOOK_MS;
+            self.committer.disk_has(None);
+        }
         self.committer.step();
         // What cannot be read now is read the next time.
         if let Err(error) = self.audit(ctx, true) {

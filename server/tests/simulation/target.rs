@@ -92,7 +92,7 @@ impl Target {
         let reader =
             journal.lagging_reader("influx", known.0, share_bytes).map_err(|error| error.to_string())?;
         let settled = reader.position();
-        let has_gap = known.0 != Position::default() && known.0 < settled;
+        let has_gap = known.0 != Position::default() && known.0 != settled;
         book.limit_needs(journal.end());
         let tags_at = Arc::new(|host, _| host_of(host).map(tags));
         let source = Source::new(reader, tags_at, metrics.influx.of("influx"), MAX_LINES, (known.1, has_gap));
