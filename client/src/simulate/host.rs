@@ -448,7 +448,7 @@ impl Host {
 /// Of [`sine`], per turn.
 const STEEPEST_SINE: f64 = 8.0;
 
-/// Two parabolas that look like a sine of so many turns. The real one would keep a third of a MB of mathematics in the
+/// Two parabolas that look like a sine of so many turns. The real one would bring a library of mathematics into the
 /// memory of every client, which else needs none.
 fn sine(turns: f64) -> f64 {
     let part = turns - turns.floor();

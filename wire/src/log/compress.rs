@@ -1,9 +1,8 @@
 //! The one place that names the compressor, zstd. Without the feature `compress` there is none, and a log that needs it
 //! is not opened.
 //!
-//! Chosen by measurement, on records of 50 simulated hosts a block: level 1 makes 344 B of 648, at 3.0 ms of CPU a MB
-//! (1.3 ms to read it back). LZ4 makes 454 B, level 3 makes 333 B and takes 5.3 ms. A journal of 2,000 samples/s in 40
-//! commits a second, partial pages included, so writes 0.85 MB/s instead of 1.47, and takes 1.3 % of a core instead of 1.0.
+//! Level 1: on commits of some tens of different hosts' samples it was smaller and no slower than LZ4, and level 3 gained
+//! little for nearly twice the time. `scripts/bench.sh server` prints what the journal costs with it.
 
 #[cfg(any(test, feature = "compress"))]
 pub(super) use with::{Compressor, Decompressor};
