@@ -4,6 +4,7 @@
 //! In the order in which data flows: `schedule` says what goes wrong when, `town` what runs; `process`, `proxy`, `disk`
 //! and `torn` can hurt it, `blows` does, in the time of `storm`; `home` lets the clients bring home what they hold and
 //! `rest` waits; `book` and `record` say what was done and taken; `fields`, `oracle` and `compare` judge, `table` prints.
+//! All of it happens on a `stage`, which is cleared when it is over.
 //! `scripts/chaos.sh` builds and starts it.
 
 mod blows;
@@ -20,6 +21,7 @@ mod proxy;
 mod record;
 mod rest;
 mod schedule;
+mod stage;
 mod storm;
 mod table;
 mod torn;
@@ -32,7 +34,6 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use blows::Victim;
@@ -72,54 +73,23 @@ struct Flags {
     /// The client's program.
     #[arg(long)]
     client: PathBuf,
-    /// Let the simulation spool to disk: auto where its program can.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "yes", "no"])]
-    spool: String,
+    /// Simulated hosts keep nothing on disk: what waits when they end is lost, and counted so.
+    #[arg(long)]
+    no_spool: bool,
     /// Keep everything also after a success.
     #[arg(long)]
     keep: bool,
 }
 
 fn main() -> ExitCode {
-    match whole(Flags::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// The whole run in a directory of its own, which stays if it fails.
-fn whole(flags: Flags) -> anyhow::Result<()> {
-    let keep = flags.keep;
-    let dir = tempfile::Builder::new().prefix("vitals-chaos-").tempdir()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        anyhow::Ok(tokio::select! {
-            result = chaos(flags, dir.path()) => Some(result),
-            _ = term.recv() => None,
-            _ = int.recv() => None,
-        })
-    })?;
-    // Ends what still runs, before its directory goes.
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    let Some(result) = ended else { bail!("ended by a signal") };
-    if result.is_err() || keep {
-        eprintln!("logs, record and data are kept in {}", dir.keep().display());
-    }
-    result
+    let flags = Flags::parse();
+    stage::run("vitals-chaos-", flags.keep, |dir| async move { chaos(flags, &dir).await })
 }
 
 async fn chaos(flags: Flags, dir: &Path) -> anyhow::Result<()> {
     let length = Duration::from_secs_f64(flags.minutes * 60.0);
     let plan = Plan::new(flags.seed, length, flags.clients);
-    let has_spool = match &*flags.spool {
-        "yes" => true,
-        "no" => false,
-        _ => town::can_spool(&flags.client),
-    };
+    let has_spool = !flags.no_spool;
     let wish = Wish {
         seed: flags.seed,
         hosts: flags.hosts,

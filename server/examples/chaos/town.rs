@@ -51,12 +51,6 @@ pub struct Town {
     server_at: SocketAddr,
 }
 
-/// What `with` a `--data-dir` is called in the simulation's help.
-pub fn can_spool(client: &Path) -> bool {
-    let help = std::process::Command::new(client).args(["simulate", "--help"]).output();
-    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--data-dir"))
-}
-
 impl Town {
     /// Makes directories, disks and proxies.
     pub async fn build(wish: Wish, dir: PathBuf, influxd: &Influxd) -> anyhow::Result<Self> {

@@ -8,6 +8,8 @@ mod influxd;
 #[path = "../chaos/process.rs"]
 #[allow(dead_code, reason = "chaos uses all of it")]
 mod process;
+#[path = "../chaos/stage.rs"]
+mod stage;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,6 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use figures::{Figures, Unit, Watched};
@@ -64,35 +65,8 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    match whole(Flags::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// The whole run in a directory of its own, which stays if it fails.
-fn whole(flags: Flags) -> anyhow::Result<()> {
-    let keep = flags.keep;
-    let dir = tempfile::Builder::new().prefix("vitals-soak-").tempdir()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        anyhow::Ok(tokio::select! {
-            result = soak(flags, dir.path()) => Some(result),
-            _ = term.recv() => None,
-            _ = int.recv() => None,
-        })
-    })?;
-    // Ends what still runs, before its directory goes.
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    let Some(result) = ended else { bail!("ended by a signal") };
-    if result.is_err() || keep {
-        eprintln!("logs, data and all figures are kept in {}", dir.keep().display());
-    }
-    result
+    let flags = Flags::parse();
+    stage::run("vitals-soak-", flags.keep, |dir| async move { soak(flags, &dir).await })
 }
 
 fn program(dir: &Path, name: &str, program: &Path, arguments: Vec<String>) -> Process {
