@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use vitals_wire::ids::HostId;
 use vitals_wire::line::HostTags;
 use vitals_wire::section::EventKind;
 
+use crate::commands::Place;
 use crate::config::Config;
 use crate::connection::{self, Caps};
 use crate::control::{self, Answer, Request};
@@ -31,6 +33,7 @@ use crate::session;
 use crate::shutdown::Deadline;
 use crate::state::State;
 use crate::store::{Store, StoreOptions};
+use crate::tls::keys::Keys;
 use crate::{api, backfill, clock, shutdown as going_down};
 
 /// Time that history has to catch up with the journal before hosts are looked for.
@@ -75,6 +78,12 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let metrics = Arc::new(Metrics::new());
     let journal = open_journal(&config, &data_dir, &metrics)?;
     let (state, _state_thread) = State::open(&data_dir.path().join("state.db"))?;
+    let place = Place {
+        config: Arc::new(config.clone()),
+        state: state.clone(),
+        seats: Arc::default(),
+        keys: Arc::new(Keys::open(&config, &data_dir)?),
+    };
     // Registered before the store starts to read: what one reader has passed goes unless another is known to need it.
     let influx = targets::open(&config, &data_dir, &journal, &metrics)?;
     let store = Store::open(
@@ -125,6 +134,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         journal: journal.clone(),
         metrics: metrics.clone(),
         targets: known_targets,
+        place: place.clone(),
         keep_raw: config.store.keep_raw,
     };
     let control = control::bind(data_dir.path()).context("cannot make the socket for commands")?;
@@ -143,6 +153,8 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         journal: journal.clone(),
         live,
         state,
+        seats: place.seats.clone(),
+        keys: place.keys.clone(),
         metrics,
         keep_raw: config.store.keep_raw,
         hello_timeout: config.clients.hello_timeout,
@@ -241,6 +253,11 @@ fn answers(shared: api::Shared) -> impl Fn(Request) -> Answer + Clone + Send + '
         json.map_or_else(|error| Answer::Error(error.to_string()), Answer::Ok)
     }
     move |request| match request {
+        // On a thread that may wait; what is asked itself waits for the state.
+        Request::Access(request) => match Handle::current().block_on(shared.place.answer(request)) {
+            Ok(done) => Answer::Ok(done),
+            Err(error) => Answer::Error(format!("{error:#}")),
+        },
         Request::Hosts => answer(api::hosts_json(&shared)),
         Request::Targets => answer(api::targets_json(&shared)),
         Request::Quarantine { target, skip, limit } => {

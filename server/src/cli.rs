@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands;
 use crate::config::Overrides;
 
 /// Vitals' server: takes readings from a fleet of machines, shows them, keeps them, and feeds InfluxDB.
@@ -37,6 +38,16 @@ pub enum Command {
     CheckConfig(Overrides),
     /// List all hosts; asks the running server, or reads its files where none runs
     Hosts(Hosts),
+    /// Show, rename, label, rotate, revoke and remove hosts
+    Host(commands::host::Args),
+    /// Make, list and revoke the tokens with which hosts join
+    Token(commands::token::Args),
+    /// Add, list and remove people, and change their passwords
+    User(commands::user::Args),
+    /// Make, list and revoke the tokens with which programs use the API
+    ApiToken(commands::api_token::Args),
+    /// Show and replace the key by which clients know this server
+    Cert(commands::cert::Args),
     /// List the InfluxDBs that are written to, and how each is
     Targets(Targets),
     /// List lines that InfluxDB refused, newest first, as line protocol with its words as comments

@@ -150,6 +150,14 @@ impl Strangers {
     }
 }
 
+impl session::Door for Stranger {
+    fn admitted(self) {}
+
+    fn denied(&mut self) -> Duration {
+        Duration::ZERO
+    }
+}
+
 impl Drop for Stranger {
     fn drop(&mut self) {
         let mut by_address = self.strangers.by_address.lock().unwrap_or_else(PoisonError::into_inner);

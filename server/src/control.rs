@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::backfill::Wanted;
+use crate::commands;
 
 /// Longest request.
 const MAX_REQUEST_BYTES: u64 = 64 << 10;
@@ -26,7 +27,7 @@ const MAX_REQUEST_BYTES: u64 = 64 << 10;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a command asks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Request {
     /// All hosts, as the API lists them.
@@ -44,6 +45,8 @@ pub enum Request {
     },
     /// Owes a stretch of history to InfluxDB again.
     Backfill(Wanted),
+    /// Who may do what.
+    Access(commands::Request),
 }
 
 /// What the server answers.

@@ -11,7 +11,7 @@ use vitals_server::app::{self, Listeners};
 use vitals_server::backfill::{self, Wanted};
 use vitals_server::cli::{Backfill, Cli, Command};
 use vitals_server::config::{Config, ConfigError};
-use vitals_server::{clock, hosts_command, logging, targets_command};
+use vitals_server::{clock, commands, hosts_command, logging, targets_command};
 
 fn main() -> ExitCode {
     // Whatever is made, by SQLite too, is its owner's alone.
@@ -24,6 +24,11 @@ fn main() -> ExitCode {
         Command::Hosts(hosts) => Config::load(&hosts.overrides)
             .map_err(Into::into)
             .and_then(|config| hosts_command::run(&config, hosts.json)),
+        Command::Host(args) => commands::host::run(args),
+        Command::Token(args) => commands::token::run(args),
+        Command::User(args) => commands::user::run(args),
+        Command::ApiToken(args) => commands::api_token::run(args),
+        Command::Cert(args) => commands::cert::run(args),
         Command::Targets(targets) => Config::load(&targets.overrides)
             .map_err(Into::into)
             .and_then(|config| targets_command::targets(&config, targets.json)),

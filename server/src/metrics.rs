@@ -109,6 +109,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections accepted.
     pub connections_accepted: Counter,
+    /// Messages of kinds that this version does not know.
+    pub unknown_messages: Counter,
     /// Connections refused or closed by the server, by `Refusal::word`.
     pub refused: Reasons,
     /// Samples that came in, live and backlog.
@@ -258,6 +260,7 @@ impl Metrics {
         Self {
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
+            unknown_messages: Counter::default(),
             refused: Reasons::new(Refusal::ALL.iter().map(|refusal| refusal.word())),
             samples_received: Counter::default(),
             samples_acked: Counter::default(),

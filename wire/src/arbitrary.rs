@@ -383,6 +383,7 @@ pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
         any::<[u8; 32]>().prop_map(|secret| NewSecret { secret: Secret(secret) }.into()),
         sample().prop_map(|sample| LiveSample { sample }.into()),
         any::<u16>().prop_map(|reason| Bye { reason: reason.into() }.into()),
+        list(any::<[u8; 32]>()).prop_map(|pins| Learnt { pins }.into()),
     ]
 }
 
@@ -427,6 +428,7 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
             retry
         }
         .into()),
+        list(any::<[u8; 32]>()).prop_map(|pins| Pins { pins }.into()),
     ]
 }
 

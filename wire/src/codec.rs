@@ -53,7 +53,7 @@ pub enum CodecError {
     /// A frame without even a kind.
     #[error("an empty frame")]
     EmptyFrame,
-    /// A kind that this version does not know in this direction.
+    /// A kind that this version does not know in this direction, and cannot send.
     #[error("unknown kind of message {kind}")]
     UnknownMessage {
         /// The number.
@@ -112,8 +112,11 @@ pub trait Message: Sized {
     const KINDS: &'static [(u32, &'static str)];
     /// Appends kind and body.
     fn encode(&self, out: &mut BytesMut) -> Result<(), CodecError>;
-    /// Reads the body of a message of `kind`.
+    /// Reads the body of a message of `kind`. One of a kind that this version does not know is taken, and nothing but its
+    /// kind is kept.
     fn decode(kind: u32, body: &[u8]) -> Result<Self, CodecError>;
+    /// Whether it is of a kind that this version does not know: it cannot be encoded.
+    fn is_unknown(&self) -> bool;
 }
 
 /// Appends to a buffer, for bincode.

@@ -200,18 +200,19 @@ fn a_message_cut_anywhere_ends_too_early() {
 }
 
 #[test]
-fn unknown_messages_and_those_of_the_other_direction_are_told_by_their_kind() {
-    for kind in [0, 6, 63, 64, 250] {
-        assert_eq!(client_says(&[kind, 1]), Err(CodecError::UnknownMessage { kind: kind.into() }));
+fn unknown_messages_and_those_of_the_other_direction_are_told_by_their_kind_and_never_sent() {
+    for kind in [0, 7, 63, 64, 250] {
+        assert_eq!(client_says(&[kind, 1]), Ok(ClientMessage::Unknown(kind.into())));
     }
-    assert_eq!(
-        client_says(&[0xfc, 0xff, 0xff, 0xff, 0xff]),
-        Err(CodecError::UnknownMessage { kind: u32::MAX })
-    );
-    assert_eq!(decode_frame_body::<ServerMessage>(&[5, 1]), Err(CodecError::UnknownMessage { kind: 5 }));
+    assert_eq!(client_says(&[0xfc, 0xff, 0xff, 0xff, 0xff]), Ok(ClientMessage::Unknown(u32::MAX)));
+    assert_eq!(decode_frame_body::<ServerMessage>(&[5, 1]), Ok(ServerMessage::Unknown(5)));
     // A kind that is no u32.
     assert!(matches!(client_says(&[0xfd, 1, 0, 0, 0, 0, 0, 0, 0]), Err(CodecError::Invalid(_))));
     assert!(matches!(client_says(&[0xff]), Err(CodecError::Invalid(_))));
+    let mut bytes = BytesMut::new();
+    let error = ServerCodec::new().encode(ServerMessage::Unknown(5), &mut bytes);
+    assert!(matches!(error, Err(FrameError::Codec(CodecError::UnknownMessage { kind: 5 }))));
+    assert!(bytes.is_empty());
 }
 
 #[test]

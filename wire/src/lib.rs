@@ -4,6 +4,7 @@
 //!
 //! - [`section`] and [`sample`]: one reading of one host, in typed sections; [`centi`] and [`bounded`] are what they are made of.
 //! - [`name`] and [`ids`]: who is who.
+//! - [`token`]: the one text with which a host joins.
 //! - [`message`]: what client and server say to each other; [`limits`]: how much of it at most.
 //! - [`codec`]: messages to bytes and back, and frames on a connection.
 //! - [`log`]: frames that wait on disk: the client's spool and the server's journal; [`record`] is what the journal holds.
@@ -34,3 +35,4 @@ mod reading;
 pub mod record;
 pub mod sample;
 pub mod section;
+pub mod token;

@@ -364,6 +364,10 @@ impl Protocol {
             (ServerMessage::SetInterval(_), State::Open(_)) => {
                 self.events.push(Event::Ignored { what: "live readings in between" });
             }
+            // From a later version: skipped.
+            (ServerMessage::Unknown(_), State::Open(_)) => {
+                self.events.push(Event::Ignored { what: "a message of a later version" });
+            }
             (other, _) => {
                 let name = match other {
                     ServerMessage::Welcome(_) => "a Welcome",

@@ -46,6 +46,8 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
     let m = metrics;
     text.gauge("vitals_connections", "Connections open.", m.connections.get());
     text.counter("vitals_connections_accepted_total", "Connections accepted.", m.connections_accepted.get());
+    let help = "Messages of kinds that this version does not know.";
+    text.counter("vitals_unknown_messages_total", help, m.unknown_messages.get());
     text.by_reason("vitals_refused_total", "Connections refused or ended by the server.", &m.refused);
     text.counter("vitals_samples_received_total", "Samples that came in.", m.samples_received.get());
     text.counter("vitals_samples_acknowledged_total", "Samples settled as durable.", m.samples_acked.get());

@@ -3,6 +3,7 @@
 //! It asks nobody who they are yet, and so listens on loopback alone; requests with a foreign `Host` are refused, so
 //! that no web page can reach it by a name of its own that leads here.
 
+pub mod caller;
 mod error;
 mod health;
 mod hosts;
@@ -24,6 +25,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::commands::Place;
 use crate::influx::Target;
 use crate::journal::Journal;
 use crate::live::Live;
@@ -48,6 +50,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// The InfluxDBs that are written to.
     pub targets: Arc<[Arc<Target>]>,
+    /// Who may do what.
+    pub place: Place,
     /// How long history is kept.
     pub keep_raw: Duration,
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing has to be configured. An unknown key is an error that names the file, the key and its line.
 
+mod access;
 mod influx;
 mod overrides;
 mod parts;
@@ -14,9 +15,10 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+pub use access::{Accounts, HostLimits, Network};
 pub use influx::{FIRST_TARGET, Influx, InfluxTarget, is_target_name};
 pub use overrides::Overrides;
-pub use parts::{Clients, DataDir, Http, Journal, Log, LogFormat, LogLevel, ShutdownTimeout, Store};
+pub use parts::{Clients, DataDir, Http, HttpTls, Journal, Log, LogFormat, LogLevel, ShutdownTimeout, Store};
 pub use values::{Masked, Time};
 use values::{duration_within, within};
 
@@ -57,10 +59,16 @@ pub struct Config {
     pub data_dir: DataDir,
     /// Time that the whole way down may take at a SIGTERM. Default: 10 s.
     pub shutdown_timeout: ShutdownTimeout,
+    /// Where clients on other machines reach this server, `host` or `host:port` each: what join tokens name.
+    pub public_address: Vec<String>,
     /// The port for clients.
     pub clients: Clients,
     /// The port for the page and the API.
     pub http: Http,
+    /// People.
+    pub accounts: Accounts,
+    /// What one host may send.
+    pub limits: HostLimits,
     /// The durable log.
     pub journal: Journal,
     /// History.
@@ -89,6 +97,7 @@ impl Config {
         config.lay_over(environment);
         config.lay_over(flags);
         config.influx.read_tokens()?;
+        config.accounts.read_password()?;
         Ok(config)
     }
 
@@ -107,6 +116,13 @@ impl Config {
         }
         set(&mut self.data_dir.0, over.data_dir);
         set(&mut self.shutdown_timeout.0, over.shutdown_timeout);
+        set(&mut self.public_address, over.public_address);
+        if let Some(password) = over.admin_password {
+            self.accounts.admin_password = password;
+            self.accounts.admin_password_file = None;
+        } else if let Some(file) = over.admin_password_file {
+            self.accounts.admin_password_file = Some(file);
+        }
         set(&mut self.clients.listen, over.listen);
         set(&mut self.clients.insecure, over.insecure);
         set(&mut self.http.listen, over.http_listen);
@@ -126,20 +142,29 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let wrong = |text: String| Err(ConfigError::Value(text));
-        if !self.clients.listen.ip().is_loopback() && !self.clients.insecure {
+        if !self.http.is_tls()
+            && !self.http.listen.ip().to_canonical().is_loopback()
+            && self.http.trusted_proxies.is_empty()
+        {
             return wrong(format!(
-                "clients.listen = {} is open to other machines, and the connection is not encrypted: listen on \
-                 127.0.0.1, or accept that with clients.insecure = true (--insecure, VITALS_INSECURE=true)",
-                self.clients.listen
-            ));
-        }
-        if !self.http.listen.ip().is_loopback() {
-            return wrong(format!(
-                "http.listen = {} is open to other machines, and the API asks nobody who they are: listen on 127.0.0.1 \
-                 and put a proxy or an ssh tunnel before it",
+                "http.listen = {} is open to other machines, and http.tls = \"off\": whoever can listen in reads passwords; \
+                 leave it on, or name the proxy before it in http.trusted_proxies",
                 self.http.listen
             ));
         }
+        for (part, certificate, key) in [
+            ("clients", &self.clients.certificate, &self.clients.key),
+            ("http", &self.http.certificate, &self.http.key),
+        ] {
+            if certificate.is_some() != key.is_some() {
+                return wrong(format!(
+                    "{part}.certificate and {part}.key go together: one of them is missing"
+                ));
+            }
+        }
+        within("http.max_requests", self.http.max_requests, 1..=100_000)?;
+        within("limits.samples_per_second", self.limits.samples_per_second, 1..=100_000)?;
+        within("limits.series", self.limits.series, 10..=1_000_000)?;
         let clients = &self.clients;
         within("clients.max_connections", clients.max_connections, 1..=MAX_CONNECTIONS)?;
         within("clients.max_strangers_per_address", clients.max_strangers_per_address, 1..=MAX_CONNECTIONS)?;

@@ -20,10 +20,21 @@ pub struct Overrides {
     /// Time that the whole way down may take at a SIGTERM [env: VITALS_SHUTDOWN_TIMEOUT] [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub shutdown_timeout: Option<Duration>,
+    /// Where clients on other machines reach this server, such as vitals.example.org; join tokens name it; again or with
+    /// commas for more [env: VITALS_PUBLIC_ADDR]
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
+    pub public_address: Option<Vec<String>>,
+    /// The first administrator's password. No flag: the arguments of a process are for all to see.
+    #[arg(skip)]
+    pub admin_password: Option<Masked>,
+    /// File with the first administrator's password [env: VITALS_ADMIN_PASSWORD_FILE, or VITALS_ADMIN_PASSWORD with the
+    /// password itself] [default: a random one is made]
+    #[arg(long, value_name = "FILE")]
+    pub admin_password_file: Option<PathBuf>,
     /// Address and port for clients [env: VITALS_LISTEN] [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
-    /// Take unencrypted connections from other machines [env: VITALS_INSECURE]
+    /// Plain TCP for clients instead of TLS; they must be told so too [env: VITALS_INSECURE]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure: Option<bool>,
     /// Address and port for the page and the API [env: VITALS_HTTP_LISTEN] [default: 127.0.0.1:7480]
@@ -77,6 +88,10 @@ impl Overrides {
             shutdown_timeout: parsed(parse("VITALS_SHUTDOWN_TIMEOUT", "a time such as 10s"), |text| {
                 humantime::parse_duration(text).ok()
             })?,
+            public_address: text("VITALS_PUBLIC_ADDR")?
+                .map(|text| text.split(',').map(|address| address.trim().to_owned()).collect()),
+            admin_password: text("VITALS_ADMIN_PASSWORD")?.map(Masked),
+            admin_password_file: path("VITALS_ADMIN_PASSWORD_FILE"),
             listen: parsed(parse("VITALS_LISTEN", address), |text| text.parse().ok())?,
             insecure: parsed(parse("VITALS_INSECURE", "true or false"), yes_or_no)?,
             http_listen: parsed(parse("VITALS_HTTP_LISTEN", address), |text| text.parse().ok())?,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
+use super::access::Network;
 use super::values::duration;
 
 /// The data directory's path.
@@ -40,10 +41,17 @@ impl Default for ShutdownTimeout {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Clients {
-    /// Address and port. Plain TCP for now, so anything but loopback needs `insecure`.
+    /// Address and port.
     pub listen: SocketAddr,
-    /// Take unencrypted connections from other machines: whoever can listen in reads every figure and every secret.
+    /// Plain TCP instead of TLS: whoever can listen in reads every figure and every secret. Clients must be told so too.
     pub insecure: bool,
+    /// A certificate (PEM, with those between it and its root) instead of the one that the server makes itself. Clients know
+    /// the server by its key, so another key is only taken after `vitals-server cert rotate` has announced it.
+    pub certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    pub key: Option<PathBuf>,
+    /// Proxies that say, with the PROXY protocol, whom they speak for.
+    pub proxies: Vec<Network>,
     /// Connections open at once.
     pub max_connections: usize,
     /// Connections of one address (IPv6: one /64) that have not introduced themselves yet.
@@ -58,6 +66,9 @@ impl Default for Clients {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
             insecure: false,
+            certificate: None,
+            key: None,
+            proxies: Vec::new(),
             max_connections: 20_000,
             max_strangers_per_address: 512,
             hello_timeout: Duration::from_secs(10),
@@ -65,17 +76,65 @@ impl Default for Clients {
     }
 }
 
+/// When the page and the API are served with TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpTls {
+    /// Unless it listens on loopback.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never: on loopback, or behind `trusted_proxies`.
+    Off,
+}
+
 /// The port for the page and the API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Address and port; loopback only until there are accounts.
+    /// Address and port.
     pub listen: SocketAddr,
+    /// `auto`: HTTP on loopback, HTTPS elsewhere. `on`, `off`.
+    pub tls: HttpTls,
+    /// A certificate (PEM, with those between it and its root) instead of the one that the server makes itself. Read again
+    /// when the file changes.
+    pub certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    pub key: Option<PathBuf>,
+    /// Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Tell browsers to use HTTPS alone for this name from now on; it holds for other programs of that name too.
+    pub hsts: bool,
+    /// Show `/metrics` to those who are not logged in.
+    pub open_metrics: bool,
+    /// Requests under way at once.
+    pub max_requests: usize,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 7480)) }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7480)),
+            tls: HttpTls::Auto,
+            certificate: None,
+            key: None,
+            trusted_proxies: Vec::new(),
+            hsts: false,
+            open_metrics: false,
+            max_requests: 512,
+        }
+    }
+}
+
+impl Http {
+    /// Whether this port speaks TLS.
+    pub fn is_tls(&self) -> bool {
+        match self.tls {
+            HttpTls::Auto => !self.listen.ip().to_canonical().is_loopback(),
+            HttpTls::On => true,
+            HttpTls::Off => false,
+        }
     }
 }
 

@@ -49,14 +49,18 @@ fn the_way_down_takes_ten_seconds_unless_told_otherwise() {
 }
 
 #[test]
-fn plain_tcp_leaves_loopback_only_when_told_so() {
+fn the_page_is_never_served_in_the_clear_beyond_loopback_but_to_a_proxy() {
     let mut config = Config::default();
-    config.clients.listen = "0.0.0.0:7400".parse().unwrap();
-    assert!(config.check().unwrap_err().to_string().contains("insecure"));
-    config.clients.insecure = true;
-    config.check().unwrap();
+    assert!(!config.http.is_tls(), "on loopback");
     config.http.listen = "[::]:7480".parse().unwrap();
-    assert!(config.check().unwrap_err().to_string().contains("http.listen"));
+    assert!(config.http.is_tls());
+    config.check().unwrap();
+    config.http.tls = HttpTls::Off;
+    assert!(config.check().unwrap_err().to_string().contains("http.trusted_proxies"));
+    config.http.trusted_proxies = vec!["192.0.2.7".parse().unwrap()];
+    config.check().unwrap();
+    config.http.certificate = Some("page.pem".into());
+    assert!(config.check().unwrap_err().to_string().contains("http.key"));
 }
 
 #[test]

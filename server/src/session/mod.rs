@@ -13,6 +13,7 @@ mod end;
 mod keep;
 mod pending;
 pub mod protocol;
+pub mod seats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,8 +26,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use vitals_wire::bounded::{List, Text};
+use tracing::{debug, info, warn};
+use vitals_wire::bounded::Text;
 use vitals_wire::ids::HostId;
 use vitals_wire::limits::{MAX_BATCH_SAMPLES, MAX_FRAME_BYTES};
 use vitals_wire::message::ServerCodec;
@@ -40,9 +41,11 @@ use crate::live::{Live, Peer, down_limit};
 use crate::metrics::Metrics;
 use crate::seldom::Seldom;
 use crate::state::{Host, State, StateError};
+use crate::tls::keys::Keys;
 use end::{End, Read, message_of};
 use keep::Committing;
 use protocol::{MAX_PENDING, Protocol, Step, refused};
+use seats::Seats;
 
 pub use keep::{MAX_PENDING_BYTES, Room};
 
@@ -70,6 +73,10 @@ pub struct Shared {
     pub live: Arc<Live>,
     /// Who is who.
     pub state: State,
+    /// Who is connected.
+    pub seats: Arc<Seats>,
+    /// The keys by which clients know this server.
+    pub keys: Arc<Keys>,
     /// The server's own figures.
     pub metrics: Arc<Metrics>,
     /// How long samples are kept: older ones are refused.
@@ -95,10 +102,28 @@ impl Shared {
     }
 }
 
-/// Serves one client until its connection ends. `introduced` is dropped as soon as the client said a valid `Hello`.
-pub async fn run<Io, Stranger>(shared: Arc<Shared>, io: Io, address: SocketAddr, introduced: Stranger)
+/// A connection's place among those that nobody knows yet.
+pub trait Door: Send {
+    /// The client is who it says: its place is free for another.
+    fn admitted(self);
+    /// The client's secret or token was not right. Gives how long to wait before that is said.
+    fn denied(&mut self) -> Duration;
+}
+
+/// No place, and no waiting.
+impl Door for () {
+    fn admitted(self) {}
+
+    fn denied(&mut self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// Serves one client until its connection ends.
+pub async fn run<Io, D>(shared: Arc<Shared>, io: Io, address: SocketAddr, door: D)
 where
     Io: AsyncRead + AsyncWrite + Unpin,
+    D: Door,
 {
     let frames = FramedRead::with_capacity(io, ServerCodec::for_strangers(), READ_BUFFER_BYTES);
     let mut session = Session {
@@ -109,7 +134,7 @@ where
         address,
         host: None,
     };
-    let end = session.serve(introduced).await;
+    let end = session.serve(door).await;
     session.finish(end).await;
 }
 
@@ -145,9 +170,9 @@ struct Session<Io> {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
-    async fn serve<Stranger>(&mut self, introduced: Stranger) -> End {
+    async fn serve(&mut self, door: impl Door) -> End {
         match self.introduce().await {
-            Ok(()) => drop(introduced),
+            Ok(()) => door.admitted(),
             Err(end) => return end,
         }
         let end = loop {
@@ -232,7 +257,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             window: BACKLOG_WINDOW,
             limits: Limits { frame_bytes: MAX_FRAME_BYTES as u32, batch_samples: MAX_BATCH_SAMPLES as u32 },
             oldest_ms: self.shared.oldest_ms(now_ms),
-            pins: List::empty(),
+            pins: self.shared.keys.pins(),
             rotate_secret: false,
         }
     }
@@ -253,7 +278,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
                 self.bye(reason);
                 return Ok(());
             }
-            Step::Admit(_) | Step::Nothing => return Ok(()),
+            Step::Unknown(kind) => {
+                self.shared.metrics.unknown_messages.add(1);
+                debug!(host = &*guest.name, kind, "a message of a later version is skipped");
+                return Ok(());
+            }
+            // Secrets are not checked yet, so there is nothing to change.
+            Step::Admit(_) | Step::NewSecret(_) | Step::Learnt(_) => return Ok(()),
         };
         let committing = keep::take(&self.shared, guest, &mut self.protocol, batch, now_ms);
         self.committing.extend(committing);

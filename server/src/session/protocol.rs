@@ -4,9 +4,10 @@
 //! became of them ([`committed`](Protocol::committed), [`unfit`](Protocol::unfit), [`deferred`](Protocol::deferred)), and
 //! sends what [`Protocol::ack`] gives.
 
-use vitals_wire::bounded::Text;
+use vitals_wire::bounded::{List, Text};
 use vitals_wire::codec::{CodecError, FrameError};
-use vitals_wire::ids::HostId;
+use vitals_wire::ids::{HostId, Secret};
+use vitals_wire::limits::MAX_PINS;
 use vitals_wire::message::{
     Ack, ByeReason, ClientMessage, DropReason, Hello, PROTOCOL_VERSION, Refusal, Refused, Samples,
 };
@@ -35,8 +36,12 @@ pub enum Step {
     Show(Sample),
     /// The host goes.
     Bye(ByeReason),
-    /// Nothing to do.
-    Nothing,
+    /// The host uses this secret from its next connection on; the present one holds until then.
+    NewSecret(Secret),
+    /// The host knows the server by these keys from now on.
+    Learnt(List<[u8; 32], MAX_PINS>),
+    /// A message of a later version, which is skipped and counted.
+    Unknown(u32),
 }
 
 /// One session's protocol.
@@ -60,8 +65,9 @@ impl Protocol {
             ClientMessage::Samples(samples) => Ok(self.take(samples, now_ms, oldest_ms)),
             ClientMessage::LiveSample(live) => Ok(Step::Show(live.sample)),
             ClientMessage::Bye(bye) => Ok(Step::Bye(bye.reason)),
-            // Secrets are not checked yet, so there is nothing to change.
-            ClientMessage::NewSecret(_) => Ok(Step::Nothing),
+            ClientMessage::NewSecret(new) => Ok(Step::NewSecret(new.secret)),
+            ClientMessage::Learnt(learnt) => Ok(Step::Learnt(learnt.pins)),
+            ClientMessage::Unknown(kind) => Ok(Step::Unknown(kind)),
         }
     }
 

@@ -180,7 +180,6 @@ fn bytes_that_cannot_be_understood_are_answered_by_their_kind_of_fault() {
     let code = |error: CodecError| refused_for(&error.into()).map(|refused| refused.code);
     assert_eq!(code(CodecError::FrameTooLarge { len: 1 << 32, max: 1 }), Some(Refusal::TooLarge));
     assert_eq!(code(CodecError::TooLong("x".into())), Some(Refusal::TooLarge));
-    assert_eq!(code(CodecError::UnknownMessage { kind: 9 }), Some(Refusal::Malformed));
     assert_eq!(code(CodecError::Truncated), Some(Refusal::Malformed));
     assert!(refused_for(&FrameError::Io(std::io::ErrorKind::ConnectionReset.into())).is_none());
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_util::codec::Decoder;
+use vitals_wire::bounded::List;
 use vitals_wire::ids::{RunId, Secret};
 use vitals_wire::log::{Position, RealFs};
 use vitals_wire::message::{ClientCodec, ClientMessage, Facts, Refused, Samples};
@@ -46,6 +47,8 @@ impl Rig {
             journal,
             live: Arc::new(Live::new(clock::now_ms(), events)),
             state,
+            seats: Arc::default(),
+            keys: Arc::default(),
             metrics,
             keep_raw: Duration::from_secs(7 * 24 * 3600),
             hello_timeout: Duration::from_millis(500),

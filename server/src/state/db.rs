@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, Transaction, params};
 use vitals_wire::ids::HostId;
 
 use super::StateError;
 use super::host::{FactsRecord, Host, Version};
 
 /// What this version reads and writes (`PRAGMA user_version`).
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
+
+/// From schema 1 to 2: who may do what. A host of schema 1 has no secret, and joins again with a token.
+const ACCESS: &str = include_str!("access.sql");
 
 /// The open file.
 pub(super) struct Db(Connection);
@@ -28,7 +31,7 @@ impl Db {
             return Err(StateError::Newer { found, known: SCHEMA });
         }
         if found == 0 {
-            db.execute_batch(&format!(
+            db.execute_batch(
                 "BEGIN;
                  CREATE TABLE host (
                    id BLOB PRIMARY KEY CHECK (length(id) = 16),
@@ -45,9 +48,12 @@ impl Db {
                    labels TEXT NOT NULL,
                    PRIMARY KEY (host, from_ms)
                  ) STRICT, WITHOUT ROWID;
-                 PRAGMA user_version = {SCHEMA};
-                 COMMIT;"
-            ))?;
+                 PRAGMA user_version = 1;
+                 COMMIT;",
+            )?;
+        }
+        if found < 2 {
+            db.execute_batch(&format!("BEGIN; {ACCESS} PRAGMA user_version = {SCHEMA}; COMMIT;"))?;
         }
         Ok(Self(db))
     }
@@ -84,6 +90,17 @@ impl Db {
             versions.push((HostId(row.get(0)?), Version::new(row.get(1)?, row.get(2)?, labels)));
         }
         Ok(versions)
+    }
+
+    /// Runs `work` in a transaction of its own, which stands if it gives `Ok`.
+    pub(super) fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        let transaction = self.0.transaction()?;
+        let done = work(&transaction)?;
+        transaction.commit()?;
+        Ok(done)
     }
 
     /// Writes these hosts as they are now, all or none.

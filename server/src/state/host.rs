@@ -132,6 +132,12 @@ impl Host {
         &self.newest().name
     }
 
+    /// A label given by a token or an administrator, which a client cannot make up.
+    pub fn trusted_label(&self, key: &str) -> Option<&str> {
+        let labels = &self.newest().labels;
+        labels.iter().find(|(own, _)| **own == *key).map(|(_, value)| &**value)
+    }
+
     /// The version that new samples get.
     pub fn newest(&self) -> &Version {
         // Never empty: see `kept` and `told`.

@@ -5,6 +5,7 @@
 //! later of now and the host's newest committed timestamp + 1 ms, and spans never change. A sample is always written
 //! with the version whose span holds its timestamp, so a reader sees it once, also after a resend.
 
+pub mod audit;
 mod db;
 mod host;
 
@@ -13,12 +14,14 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
+use rusqlite::Transaction;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 use vitals_wire::ids::HostId;
 use vitals_wire::line::HostTags;
 use vitals_wire::message::Hello;
 
+pub use audit::{Action, Entry};
 use db::Db;
 pub use host::{FactsRecord, Host, Version};
 
@@ -68,11 +71,19 @@ struct Change {
     done: oneshot::Sender<Result<Arc<Host>, StateError>>,
 }
 
+/// Work for the thread that writes.
+enum Job {
+    /// What a host says of itself; many share a transaction.
+    Told(Change),
+    /// Something else, in a transaction of its own.
+    Work(Box<dyn FnOnce(&mut Db) + Send>),
+}
+
 /// A handle to the state, cheap to clone.
 #[derive(Clone)]
 pub struct State {
     hosts: Arc<Hosts>,
-    changes: mpsc::Sender<Change>,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl State {
@@ -84,13 +95,13 @@ impl State {
             RwLock::new(db.hosts()?.into_iter().map(|host| (host.id, Arc::new(host))).collect());
         let names = read(&hosts).values().map(|host| (host.name().into(), host.id)).collect();
         let hosts = Arc::new(hosts);
-        let (changes, queue) = mpsc::channel(QUEUE);
+        let (jobs, queue) = mpsc::channel(QUEUE);
         let writer = Writer { db, hosts: hosts.clone(), names };
         let thread = std::thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|error| StateError::Disk(error.to_string()))?;
-        Ok((Self { hosts, changes }, thread))
+        Ok((Self { hosts, jobs }, thread))
     }
 
     /// The record of a host whose `Hello` says nothing new.
@@ -113,7 +124,7 @@ impl State {
         let known = self.host(hello.host).filter(|host| host.is_called_the_same(&hello));
         let (done, outcome) = oneshot::channel();
         let change = Change { hello: Box::new(hello), now_ms, newest_ms, done };
-        self.changes.send(change).await.map_err(|_| StateError::Closed)?;
+        self.jobs.send(Job::Told(change)).await.map_err(|_| StateError::Closed)?;
         match (outcome.await.map_err(|_| StateError::Closed)?, known) {
             (Err(StateError::Disk(error)), Some(known)) => {
                 warn!(host = known.name(), error, "what a host says of itself cannot be kept now");
@@ -121,6 +132,21 @@ impl State {
             }
             (outcome, _) => outcome,
         }
+    }
+
+    /// Runs `work` on the thread that writes, after all that was asked for before, in a transaction of its own; it is on disk
+    /// when this gives `Ok`.
+    async fn transaction<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
+        let (done, outcome) = oneshot::channel();
+        let work = Box::new(move |db: &mut Db| {
+            // Whoever asked may be gone; what was done stands all the same.
+            let _ = done.send(db.transaction(work));
+        });
+        self.jobs.send(Job::Work(work)).await.map_err(|_| StateError::Closed)?;
+        outcome.await.map_err(|_| StateError::Closed)?
     }
 
     /// A host by its id.
@@ -163,14 +189,27 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, mut queue: mpsc::Receiver<Change>) {
-        let mut group = Vec::new();
-        while queue.blocking_recv_many(&mut group, QUEUE) > 0 {
-            self.commit(std::mem::take(&mut group));
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::new();
+        while queue.blocking_recv_many(&mut jobs, QUEUE) > 0 {
+            let mut group = Vec::new();
+            for job in jobs.drain(..) {
+                match job {
+                    Job::Told(change) => group.push(change),
+                    Job::Work(work) => {
+                        self.commit(std::mem::take(&mut group));
+                        work(&mut self.db);
+                    }
+                }
+            }
+            self.commit(group);
         }
     }
 
     fn commit(&mut self, group: Vec<Change>) {
+        if group.is_empty() {
+            return;
+        }
         let mut changed: HashMap<HostId, Arc<Host>> = HashMap::new();
         // Names given within this group count too, as soon as they are given.
         let mut given: HashMap<Box<str>, HostId> = HashMap::new();

@@ -122,7 +122,8 @@ impl Session {
                         }
                     }
                 }
-                Ok(Step::Defer(_) | Step::Show(_) | Step::Bye(_) | Step::Nothing) => {}
+                Ok(Step::Defer(_) | Step::Show(_) | Step::Bye(_)) => {}
+                Ok(Step::NewSecret(_) | Step::Learnt(_) | Step::Unknown(_)) => {}
             }
         }
         self.step(ctx, journal);

@@ -35,6 +35,8 @@ super::codes! {
         3 QueueFull "queue_full",
         /// Nothing in it could be read.
         4 Unreadable "unreadable",
+        /// More than a host may send.
+        5 OverLimit "over_limit",
     }
 }
 

@@ -6,8 +6,10 @@
 mod ack;
 mod bye;
 mod hello;
+mod learnt;
 mod live_sample;
 mod new_secret;
+mod pins;
 mod refused;
 mod samples;
 mod set_interval;
@@ -16,8 +18,10 @@ mod welcome;
 pub use ack::{Ack, DropReason, RefusedSample};
 pub use bye::{Bye, ByeReason};
 pub use hello::{Facts, Hello, Label};
+pub use learnt::Learnt;
 pub use live_sample::LiveSample;
 pub use new_secret::NewSecret;
+pub use pins::Pins;
 pub use refused::{Refusal, Refused};
 pub use samples::Samples;
 pub use set_interval::SetInterval;
@@ -35,6 +39,8 @@ macro_rules! messages {
         #[allow(clippy::large_enum_variant, reason = "the large ones come once a connection")]
         pub enum $name {
             $($(#[$variant_doc])* $variant($variant),)*
+            /// A kind of a later version, which a peer that was introduced may send: skipped and counted.
+            Unknown(u32),
         }
 
         impl crate::codec::Message for $name {
@@ -43,14 +49,19 @@ macro_rules! messages {
             fn encode(&self, out: &mut bytes::BytesMut) -> Result<(), crate::codec::CodecError> {
                 match self {
                     $(Self::$variant(message) => crate::codec::encode_message($kind, message, out),)*
+                    Self::Unknown(kind) => Err(crate::codec::CodecError::UnknownMessage { kind: *kind }),
                 }
             }
 
             fn decode(kind: u32, body: &[u8]) -> Result<Self, crate::codec::CodecError> {
                 match kind {
                     $($kind => crate::codec::decode_message(body).map(Self::$variant),)*
-                    _ => Err(crate::codec::CodecError::UnknownMessage { kind }),
+                    _ => Ok(Self::Unknown(kind)),
                 }
+            }
+
+            fn is_unknown(&self) -> bool {
+                matches!(self, Self::Unknown(_))
             }
         }
         $(impl From<$variant> for $name {
@@ -74,6 +85,8 @@ messages! {
         4 LiveSample,
         /// I am going, and why.
         5 Bye,
+        /// These keys of yours I know from now on, also after a restart.
+        6 Learnt,
     }
 }
 
@@ -88,6 +101,8 @@ messages! {
         66 SetInterval,
         /// No, and why; the connection ends.
         67 Refused,
+        /// My keys have changed.
+        68 Pins,
     }
 }
 
@@ -164,6 +179,7 @@ pub(crate) mod vectors {
             new_secret::tests::vectors(),
             live_sample::tests::vectors(),
             bye::tests::vectors(),
+            learnt::tests::vectors(),
         ];
         files.into_iter().flatten().collect()
     }
@@ -174,6 +190,7 @@ pub(crate) mod vectors {
             ack::tests::vectors(),
             set_interval::tests::vectors(),
             refused::tests::vectors(),
+            pins::tests::vectors(),
         ];
         files.into_iter().flatten().collect()
     }

@@ -31,7 +31,7 @@ super::codes! {
         6 TooManyConnections "too_many_connections",
         /// A name or label that cannot be taken.
         7 BadName "bad_name",
-        /// A secret or token that is not right.
+        /// A secret that is not that host's.
         8 Credential "credential",
         /// The host was revoked.
         9 Revoked "revoked",
@@ -41,6 +41,16 @@ super::codes! {
         11 ShuttingDown "shutting_down",
         /// The server cannot do it now.
         12 Unavailable "unavailable",
+        /// A host that is not known, and has no token to join with.
+        13 NotEnrolled "not_enrolled",
+        /// A token that the server does not know.
+        14 TokenUnknown "token_unknown",
+        /// A token whose time is over.
+        15 TokenExpired "token_expired",
+        /// A token that has let in as many hosts as it may.
+        16 TokenUsedUp "token_used_up",
+        /// A token that was revoked.
+        17 TokenRevoked "token_revoked",
     }
 }
 

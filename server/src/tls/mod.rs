@@ -1,0 +1,3 @@
+//! TLS: the clients' port with keys of our own that clients know by their digests, and the page's port with a certificate.
+
+pub mod keys;
