@@ -34,6 +34,7 @@ use crate::shutdown::Deadline;
 use crate::state::State;
 use crate::store::{Store, StoreOptions};
 use crate::tls::keys::Keys;
+use crate::tls::watch;
 use crate::{api, backfill, clock, shutdown as going_down};
 
 /// Time that history has to catch up with the journal before hosts are looked for.
@@ -139,6 +140,9 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     };
     let control = control::bind(data_dir.path()).context("cannot make the socket for commands")?;
     parts.start("control", control::serve(control, answers(api_shared.clone()), rest.clone()));
+    let watched =
+        watch::Watched { keys: place.keys.clone(), seats: place.seats.clone(), state: state.clone() };
+    parts.start("keys", watch::watch(watched, rest.clone()));
     let served = api::serve(listeners.http, api_shared, rest.clone());
     parts.start("http", async move {
         if let Err(error) = served.await {
@@ -166,6 +170,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let caps = Caps {
         connections: config.clients.max_connections,
         strangers_per_address: config.clients.max_strangers_per_address,
+        proxies: config.clients.proxies.clone().into(),
     };
     let influx_urls: Vec<String> = config.influx.all().into_iter().map(|target| target.url).collect();
     info!(
@@ -173,9 +178,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         data_dir = %data_dir.path().display(), influx = influx_urls.join(","), "vitals-server runs"
     );
     if config.clients.insecure {
-        warn!(
-            "clients.insecure is set: whoever can listen in on the network reads every figure and every secret"
-        );
+        watch::warn_insecure();
     }
 
     let limit = config.shutdown_timeout.0;

@@ -109,6 +109,10 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections accepted.
     pub connections_accepted: Counter,
+    /// Connections that have not introduced themselves yet.
+    pub strangers: Gauge,
+    /// Connections that ended before their session began, by `connection::meet::Failure::word`.
+    pub handshakes_failed: Reasons,
     /// Messages of kinds that this version does not know.
     pub unknown_messages: Counter,
     /// Connections refused or closed by the server, by `Refusal::word`.
@@ -257,9 +261,13 @@ impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
         use vitals_wire::message::{DropReason, Refusal};
+
+        use crate::connection::meet::Failure;
         Self {
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
+            strangers: Gauge::default(),
+            handshakes_failed: Reasons::new(Failure::ALL.iter().map(|failure| failure.word())),
             unknown_messages: Counter::default(),
             refused: Reasons::new(Refusal::ALL.iter().map(|refusal| refusal.word())),
             samples_received: Counter::default(),

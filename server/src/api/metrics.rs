@@ -46,6 +46,9 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
     let m = metrics;
     text.gauge("vitals_connections", "Connections open.", m.connections.get());
     text.counter("vitals_connections_accepted_total", "Connections accepted.", m.connections_accepted.get());
+    text.gauge("vitals_strangers", "Connections that have not introduced themselves.", m.strangers.get());
+    let help = "Connections that ended before a client introduced itself.";
+    text.by_reason("vitals_handshakes_failed_total", help, &m.handshakes_failed);
     let help = "Messages of kinds that this version does not know.";
     text.counter("vitals_unknown_messages_total", help, m.unknown_messages.get());
     text.by_reason("vitals_refused_total", "Connections refused or ended by the server.", &m.refused);

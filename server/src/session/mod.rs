@@ -11,6 +11,7 @@
 mod batch;
 mod end;
 mod keep;
+mod learning;
 mod pending;
 pub mod protocol;
 pub mod seats;
@@ -44,6 +45,7 @@ use crate::state::{Host, State, StateError};
 use crate::tls::keys::Keys;
 use end::{End, Read, message_of};
 use keep::Committing;
+use learning::Learning;
 use protocol::{MAX_PENDING, Protocol, Step, refused};
 use seats::Seats;
 
@@ -131,6 +133,7 @@ where
         frames,
         protocol: Protocol::default(),
         committing: FuturesUnordered::new(),
+        learning: Learning::default(),
         address,
         host: None,
     };
@@ -165,6 +168,8 @@ struct Session<Io> {
     protocol: Protocol,
     /// Batches on their way to the disk; the protocol bounds them.
     committing: FuturesUnordered<Committing>,
+    /// Keys that the client knows now, on their way to the disk.
+    learning: Learning,
     address: SocketAddr,
     host: Option<Guest>,
 }
@@ -184,6 +189,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
                 biased;
                 Some(number) = self.committing.next() => {
                     self.committed(number);
+                    Ok(())
+                }
+                outcome = self.learning.done() => {
+                    self.learnt(outcome);
                     Ok(())
                 }
                 () = shutdown.cancelled() => Err(End::shutdown()),
@@ -283,12 +292,22 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
                 debug!(host = &*guest.name, kind, "a message of a later version is skipped");
                 return Ok(());
             }
+            Step::Learnt(pins) => {
+                self.learning.take(&self.shared.state, guest.id, pins);
+                return Ok(());
+            }
             // Secrets are not checked yet, so there is nothing to change.
-            Step::Admit(_) | Step::NewSecret(_) | Step::Learnt(_) => return Ok(()),
+            Step::Admit(_) | Step::NewSecret(_) => return Ok(()),
         };
         let committing = keep::take(&self.shared, guest, &mut self.protocol, batch, now_ms);
         self.committing.extend(committing);
         Ok(())
+    }
+
+    fn learnt(&self, outcome: Result<(), StateError>) {
+        if let (Err(error), Some(guest)) = (outcome, &self.host) {
+            warn!(host = &*guest.name, %error, "which keys of the server a host knows cannot be written down");
+        }
     }
 
     fn bye(&self, reason: ByeReason) {
@@ -344,7 +363,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
     async fn send(&mut self, message: ServerMessage) -> Result<(), End> {
         let mut bytes = BytesMut::new();
         self.frames.decoder_mut().encode(message, &mut bytes)?;
-        match timeout(WRITE_TIMEOUT, self.frames.get_mut().write_all(&bytes)).await {
+        let io = self.frames.get_mut();
+        // TLS may hold back what the socket does not take at once.
+        let sent = async {
+            io.write_all(&bytes).await?;
+            io.flush().await
+        };
+        match timeout(WRITE_TIMEOUT, sent).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(End::Failed(error)),
             Err(_) => Err(End::Failed(std::io::ErrorKind::TimedOut.into())),

@@ -8,6 +8,7 @@
 pub mod audit;
 mod db;
 mod host;
+mod learnt;
 
 use std::collections::HashMap;
 use std::path::Path;

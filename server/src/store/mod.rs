@@ -27,6 +27,7 @@ mod pack;
 mod points;
 mod query;
 mod rows;
+mod spoke;
 mod sqlite;
 mod storage;
 mod sweep;
@@ -48,6 +49,7 @@ pub use error::StoreError;
 #[doc(hidden)]
 pub use memory_storage::{MemoryFault, MemoryStorage};
 pub use points::{Row, RowPoint, RowRef, RowValue, write_row};
+pub use spoke::spoke_since;
 pub use thread::Store;
 
 use crate::metrics::Counter;
