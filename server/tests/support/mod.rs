@@ -6,3 +6,4 @@ pub mod influxd;
 pub mod peer;
 pub mod readings;
 pub mod server;
+pub mod tls;

@@ -34,6 +34,23 @@ impl Server {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> Self {
+        // Clients made by hand speak plain TCP.
+        Self::launch(data_dir, clients, http, &[&["--insecure"], args].concat(), env)
+    }
+
+    /// A server whose clients' port speaks TLS.
+    pub fn start_tls(data_dir: &Path, args: &[&str]) -> Self {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::launch(data_dir, loopback, loopback, args, &[])
+    }
+
+    fn launch(
+        data_dir: &Path,
+        clients: SocketAddr,
+        http: SocketAddr,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_vitals-server"))
             .arg("run")
             .args(["--listen", &clients.to_string(), "--http-listen", &http.to_string()])
@@ -113,6 +130,12 @@ impl Server {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
     }
 
     /// SIGTERM, and how it ended.
