@@ -264,7 +264,6 @@ fn a_server_says_plainly_why_it_cannot_start() {
             "/proc/vitals",
         ),
         (&["run", "--listen", "127.0.0.1:0", "--http-listen", &taken], 1, "http.listen"),
-        (&["run", "--listen", "0.0.0.0:0"], 2, "insecure"),
         (&["check-config", "--config", unknown.to_str().unwrap()], 2, "keep_row"),
         (&["check-config", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
         (&["check-config", "--influx-url", "http://user:hush@127.0.0.1:8086"], 2, "token_file"),

@@ -1,6 +1,6 @@
 //! `vitals-server cert`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
@@ -241,7 +241,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(file: &PathBuf) -> anyhow::Result<String> {
+fn read(file: &Path) -> anyhow::Result<String> {
     let name = file.display();
     let bytes = files::read(file).with_context(|| format!("cannot read {name}"))?;
     let text = String::from_utf8(bytes.with_context(|| format!("{name} does not exist"))?);

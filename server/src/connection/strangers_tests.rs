@@ -159,17 +159,16 @@ fn a_storm_of_ten_thousand_from_one_address_is_through() {
     let mut rounds = 0;
     // Each round is 100 ms, in which the server lets in 100.
     while outside + waiting.len() > 0 {
-        for _ in 0..outside {
+        for _ in 0..std::mem::take(&mut outside) {
             match door.enter("192.0.2.1") {
                 Entry::In(ticket) => waiting.push_back(ticket),
                 Entry::Instead(ticket, _) => {
                     waiting.pop_front();
-                    outside += 1;
                     waiting.push_back(ticket);
+                    outside += 1;
                 }
-                Entry::Full => continue,
+                Entry::Full => outside += 1,
             }
-            outside -= 1;
         }
         door.wait(100 * MS);
         for ticket in waiting.drain(..waiting.len().min(100)) {
