@@ -28,8 +28,8 @@ pub(super) fn sit(
 ) -> Result<Seat, End> {
     let seated = shared.seats.sit(host.id, run, address, down_limit, Instant::now());
     let cloned = match &seated {
-        Ok(seat) => seat.cloned,
-        Err(taken) => taken.cloned,
+        Ok(seat) => seat.cloned.as_deref(),
+        Err(taken) => taken.cloned.as_deref(),
     };
     if let Some(cloned) = cloned {
         report(shared, host, cloned);
@@ -45,7 +45,7 @@ pub(super) fn sit(
     Ok(seat)
 }
 
-fn report(shared: &Shared, host: &Host, Cloned([one, other]): Cloned) {
+fn report(shared: &Shared, host: &Host, Cloned([one, other]): &Cloned) {
     warn!(
         host = host.name(), %one, %other,
         "two clients use one identity: on the copied machine remove the client's identity, so that it joins as its own"

@@ -52,7 +52,7 @@ pub struct Taken {
     /// The silence after which it would lose it.
     pub limit: Duration,
     /// A clone to be reported.
-    pub cloned: Option<Cloned>,
+    pub cloned: Option<Box<Cloned>>,
 }
 
 impl fmt::Display for Taken {
@@ -137,7 +137,7 @@ pub struct Seat {
     host: HostId,
     shared: Arc<Mailbox>,
     /// A clone to be reported.
-    pub cloned: Option<Cloned>,
+    pub cloned: Option<Box<Cloned>>,
 }
 
 impl Default for Seats {
@@ -179,7 +179,7 @@ impl Seats {
             let silent = now.saturating_sub(spoke);
             if is_other && silent <= holder.limit {
                 let (address_held, limit) = (holder.address, holder.limit);
-                let cloned = cloned.or(place.turns.heard(run, address, now));
+                let cloned = cloned.or(place.turns.heard(run, address, now)).map(Box::new);
                 return Err(Taken { address: address_held, silent, limit, cloned });
             }
             holder.shared.put(match holder.run == run {
@@ -191,7 +191,7 @@ impl Seats {
                 )),
             });
         }
-        cloned = cloned.or(place.turns.heard(run, address, now));
+        let cloned = cloned.or(place.turns.heard(run, address, now)).map(Box::new);
         let shared = Arc::new(Mailbox {
             spoke_ms: AtomicU64::new(ms(now)),
             orders: Mutex::default(),
