@@ -165,6 +165,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         shutdown: shutdown.clone(),
         seldom: Seldom::default(),
         room: session::Room::default(),
+        books: session::Books::new(config.limits.clone()),
         newest_kept,
     });
     let caps = Caps {

@@ -236,7 +236,6 @@ fn old_after_orders(mut peer: TlsPeer) -> TlsPeer {
 }
 
 #[test]
-#[ignore = "sessions take no orders yet"]
 fn who_is_connected_is_told_of_the_next_key() {
     let scene = Scene::new();
     let server = scene.start();

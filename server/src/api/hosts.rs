@@ -1,7 +1,9 @@
 //! Hosts, and what each said last.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,7 +16,7 @@ use vitals_wire::section::{Section, TopProcesses};
 
 use super::Shared;
 use super::error::Problem;
-use crate::live::HostNow;
+use crate::session::seats::Cloned;
 use crate::state::Host;
 use crate::{clock, time};
 
@@ -62,6 +64,13 @@ pub struct HostInfo {
     /// How many of its samples were refused for good since the server's start, by reason: `clock_ahead`, `too_old`, ….
     /// A reason that never was is absent.
     refused: BTreeMap<&'static str, u64>,
+    /// Points of series beyond its cap that were dropped since the server's start.
+    series_dropped: u64,
+    /// The addresses of two clients that use its identity at the same time, where that was seen within the last ten
+    /// minutes: a machine was copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["192.0.2.7:51234", "192.0.2.8:40112"]))]
+    clone_suspected: Option<Vec<String>>,
     /// What it is.
     facts: HostFacts,
 }
@@ -134,9 +143,7 @@ pub async fn list(State(shared): State<Shared>) -> Json<HostList> {
 
 /// All hosts, for the API and the command line.
 pub fn all(shared: &Shared) -> HostList {
-    HostList {
-        hosts: shared.state.hosts().iter().map(|host| info(host, shared.live.host(host.id))).collect(),
-    }
+    HostList { hosts: shared.state.hosts().iter().map(|host| info(shared, host)).collect() }
 }
 
 /// One host.
@@ -147,7 +154,7 @@ pub fn all(shared: &Shared) -> HostList {
 )]
 pub async fn one(State(shared): State<Shared>, Path(host): Path<String>) -> Result<Json<HostInfo>, Problem> {
     let host = find(&shared, &host)?;
-    Ok(Json(info(&host, shared.live.host(host.id))))
+    Ok(Json(info(&shared, &host)))
 }
 
 /// A host's newest reading.
@@ -215,7 +222,9 @@ pub(super) fn find(shared: &Shared, host: &str) -> Result<Arc<Host>, Problem> {
     shared.state.find(host).ok_or_else(|| Problem::not_found(format!("no host has the id or name {host:?}")))
 }
 
-fn info(host: &Host, now: Option<HostNow>) -> HostInfo {
+fn info(shared: &Shared, host: &Host) -> HostInfo {
+    let now = shared.live.host(host.id);
+    let cloned = shared.place.seats.suspected(host.id, Instant::now());
     let facts = &host.facts;
     HostInfo {
         id: host.id.to_string(),
@@ -234,6 +243,8 @@ fn info(host: &Host, now: Option<HostNow>) -> HostInfo {
         client_version: host.client_version.to_string(),
         address: now.as_ref().and_then(|now| now.peer.as_ref()).map(|peer| peer.address.to_string()),
         skew_ms: now.as_ref().and_then(|now| now.skew_ms),
+        series_dropped: now.as_ref().map_or(0, |now| now.series_dropped),
+        clone_suspected: cloned.map(|Cloned(both)| both.iter().map(SocketAddr::to_string).collect()),
         refused: now.map_or_else(BTreeMap::new, |now| {
             let counts = DropReason::ALL.iter().map(|reason| reason.word()).zip(now.refused);
             counts.filter(|(_, count)| *count > 0).collect()
