@@ -12,6 +12,7 @@ mod proxy;
 pub mod strangers;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use crate::seldom::Seldom;
 use crate::session::protocol::refused;
 use crate::session::{self, Shared};
 use crate::shutdown;
-use gate::{Gate, Stranger};
+use gate::{Gate, Guest, Stranger};
 use meet::{Failure, Met};
 use strangers::Limits;
 
@@ -103,7 +104,11 @@ pub async fn run(listener: TcpListener, caps: Caps, drain: Duration, shared: Arc
                     if let Err(error) = stream.set_nodelay(true) {
                         debug!(%peer, %error, "cannot set TCP_NODELAY");
                     }
-                    entrance.attend(stream, peer, stranger, is_proxy).await;
+                    // In boxes of their own: what waits for a sample should not hold the room that a handshake takes.
+                    let met = Box::pin(entrance.attend(stream, peer, stranger, is_proxy)).await;
+                    if let Some((session, _guest)) = met {
+                        session.await;
+                    }
                 });
             }
             Err(error) => {
@@ -120,18 +125,21 @@ pub async fn run(listener: TcpListener, caps: Caps, drain: Duration, shared: Arc
     }
 }
 
+/// A session, to be run to its end.
+type Session = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Why a stranger finds no room.
 const TOO_MANY: &str = "too many connections, of your address or in all, have not introduced themselves";
 
 impl Entrance {
-    /// One connection, from its first byte to its last.
+    /// One connection, from its first byte to its session.
     async fn attend(
         &self,
         mut stream: TcpStream,
         mut peer: SocketAddr,
         mut stranger: Stranger,
         is_proxy: bool,
-    ) {
+    ) -> Option<(Session, Guest)> {
         let deadline = Instant::now() + self.shared.hello_timeout;
         if is_proxy {
             match timeout_at(deadline, Box::pin(meet::said(&mut stream, stranger.place()))).await {
@@ -141,7 +149,10 @@ impl Entrance {
                     peer = SocketAddr::new(client.ip().to_canonical(), client.port());
                     match self.gate.enter(peer.ip(), false) {
                         Some(entered) => stranger = entered,
-                        None => return self.turn_away(&stream, peer, TOO_MANY),
+                        None => {
+                            self.turn_away(&stream, peer, TOO_MANY);
+                            return None;
+                        }
                     }
                 }
                 Ok(Err(failure)) => return self.note(failure, peer),
@@ -150,23 +161,22 @@ impl Entrance {
         }
         let guest = stranger.guest();
         let config = self.shared.keys.server_config();
-        // In boxes of their own: what is waiting for a sample should not hold the room that a handshake takes.
-        let meeting = Box::pin(meet::meet(stream, stranger.place().clone(), config));
+        let meeting = meet::meet(stream, stranger.place().clone(), config);
         let met = tokio::select! {
-            () = self.shared.shutdown.cancelled() => return,
+            () = self.shared.shutdown.cancelled() => return None,
             met = timeout_at(deadline, meeting) => met.unwrap_or(Err(Failure::Timeout)),
         };
         let shared = self.shared.clone();
-        match met {
-            Ok(Met::Tls(tls)) => Box::pin(session::run(shared, tls, peer, stranger)).await,
-            Ok(Met::Plain(plain)) => Box::pin(session::run(shared, plain, peer, stranger)).await,
-            Err(failure) => self.note(failure, peer),
-        }
-        drop(guest);
+        let session: Session = match met {
+            Ok(Met::Tls(tls)) => Box::pin(session::run(shared, tls, peer, stranger)),
+            Ok(Met::Plain(plain)) => Box::pin(session::run(shared, plain, peer, stranger)),
+            Err(failure) => return self.note(failure, peer),
+        };
+        Some((session, guest))
     }
 
-    /// Counts and logs a connection that ended before its session began.
-    fn note(&self, failure: Failure, peer: SocketAddr) {
+    /// Counts and logs a connection that ended before its session began: there is none.
+    fn note<T>(&self, failure: Failure, peer: SocketAddr) -> Option<T> {
         let reason = failure.word();
         self.shared.metrics.handshakes_failed.add(reason, 1);
         if matches!(failure, Failure::Closed | Failure::MadeRoom) {
@@ -174,6 +184,7 @@ impl Entrance {
         } else if let Some(left_out) = self.seldom[failure as usize].due(std::time::Instant::now()) {
             warn!(%peer, reason, error = failure.text(), left_out, "connection ended");
         }
+        None
     }
 
     /// Says no without waiting, in plain TCP: a handshake only to be told would cost more than the room it lacks.
