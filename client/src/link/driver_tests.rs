@@ -9,6 +9,7 @@ use crate::link::event::{Loss, News};
 use crate::link::protocol::Settings;
 use crate::link::tcp::Tcp;
 use crate::queue::Caps;
+use crate::spool::job::Job;
 use crate::simulate::host::Host;
 use crate::simulate::script::Given;
 use crate::test_server::{Server, welcome_to};
@@ -45,7 +46,7 @@ fn sample(time_ms: i64) -> Sample {
 
 fn client(servers: &[&Server]) -> Client {
     let addresses: Vec<String> = servers.iter().map(|server| server.address()).collect();
-    client_by(addresses.len(), Tcp::new(addresses, false))
+    client_by(addresses.len(), Tcp::new(addresses))
 }
 
 fn client_by(servers: usize, connect: impl Connect + 'static) -> Client {
@@ -80,6 +81,7 @@ fn client_with(servers: usize, connect: impl Connect + 'static, keep: Option<Box
         source: Channel { samples: from_sampler, shutdown: shutdown.clone(), bye: Arc::default() },
         observer: Notes { events: events_out, sent: Vec::new() },
         keep,
+        trust: None,
     };
     Client { samples, events, shutdown, ended: tokio::spawn(link.run()) }
 }
@@ -402,7 +404,7 @@ fn with_disk(servers: &[&Server], dir: &std::path::Path) -> (Client, std::sync::
     let (go, may_go) = std::sync::mpsc::channel();
     let disk = SlowDisk { spool: crate::spool::Spool::new(dir, 4 << 20), may_go };
     let addresses: Vec<String> = servers.iter().map(|server| server.address()).collect();
-    (client_with(addresses.len(), Tcp::new(addresses, false), Some(Box::new(disk))), go)
+    (client_with(addresses.len(), Tcp::new(addresses), Some(Box::new(disk))), go)
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn options(hosts: u32) -> (Options, Arc<Mutex<Seen>>) {
     let servers = vec![server.address().parse().unwrap()];
     let interval = "1s".parse().unwrap();
     let duration = Some(Duration::from_millis(1500));
-    (Options { hosts, interval, duration, servers, ..Options::default() }, serve(server))
+    (Options { hosts, interval, duration, servers, insecure: true, ..Options::default() }, serve(server))
 }
 
 #[tokio::test]
@@ -128,6 +128,7 @@ async fn without_a_server_samples_are_lost_oldest_first_and_counted() {
         interval: "1s".parse().unwrap(),
         duration: Some(Duration::from_millis(2500)),
         servers,
+        insecure: true,
         queue: 1,
         script: Some(script),
         ..Options::default()
@@ -154,10 +155,11 @@ async fn the_end_of_a_simulation_brings_home_what_waits() {
 }
 
 #[tokio::test]
-async fn a_server_beyond_this_machine_and_an_impossible_record_are_refused() {
-    let far = Options { servers: vec!["192.0.2.1".parse().unwrap()], ..Options::default() };
-    assert!(matches!(run(far, CancellationToken::new()).await, Err(SimulateError::Config(_))));
-    let nowhere = Options { record: Some("/nowhere/record".into()), ..Options::default() };
+async fn an_impossible_ca_file_and_an_impossible_record_are_refused() {
+    let no_ca = Options { ca_file: Some("/nowhere/ca".into()), ..Options::default() };
+    let error = run(no_ca, CancellationToken::new()).await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere/ca"), "{error}");
+    let nowhere = Options { insecure: true, record: Some("/nowhere/record".into()), ..Options::default() };
     let error = run(nowhere, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains("/nowhere/record"), "{error}");
 }
