@@ -394,7 +394,8 @@ impl Config {
         let labels: Vec<String> =
             self.labels.iter().map(|(key, value)| format!("{key} = {}", quoted(value))).collect();
         let mut line = |key: &str, value: String| {
-            let origin = if key == "server" && is_kept { "kept from the last join" } else { self.origin(key) };
+            let origin =
+                if key == "server" && is_kept { "kept from the last join" } else { self.origin(key) };
             // Writing to a text cannot fail.
             let _ = writeln!(out, "{:<50} # {origin}", format!("{key} = {value}"));
         };

@@ -143,8 +143,10 @@ fn said(secret: u8) -> String {
 
 #[test]
 fn servers_are_those_of_the_configuration_else_the_token_s_else_those_of_the_last_join() {
-    let names = |servers: &[Server]| servers.iter().map(|server| server.as_str().to_owned()).collect::<Vec<_>>();
-    let kept = Kept { addresses: vec!["kept.example:1".to_owned(), "no server".to_owned()], ..Kept::default() };
+    let names =
+        |servers: &[Server]| servers.iter().map(|server| server.as_str().to_owned()).collect::<Vec<_>>();
+    let kept =
+        Kept { addresses: vec!["kept.example:1".to_owned(), "no server".to_owned()], ..Kept::default() };
     let text = format!("token = '{}'\n", token(1, &["t.example:1", "[2001:db8::1]:2"], &[]));
     let with_both = load(&format!("server = 'far.example'\n{text}"), &[], Flags::default()).0.unwrap();
     assert_eq!(names(&with_both.servers_or(&kept)), ["far.example:7400"]);
@@ -236,7 +238,8 @@ fn secrets_come_from_variables_or_files_and_are_never_shown() {
     let path = dir.path().join("token");
     std::fs::write(&path, format!("{from_file}\n")).unwrap();
     let path = path.display().to_string();
-    let (config, _) = load(&format!("token = '{in_config}'"), &[("VITALS_TOKEN_FILE", &path)], Flags::default());
+    let (config, _) =
+        load(&format!("token = '{in_config}'"), &[("VITALS_TOKEN_FILE", &path)], Flags::default());
     let config = config.unwrap();
     assert_eq!(config.token.as_ref().unwrap().said().as_str(), said(2));
     let shown = config.describe(&Kept::default());

@@ -193,15 +193,21 @@ fn spool(news: &News) {
 /// Tells of joining, secrets and keys.
 fn trust(news: &TrustNews) {
     match news {
-        TrustNews::Joined => tracing::info!("joined: a server took this host; the join token is not needed any more"),
+        TrustNews::Joined => {
+            tracing::info!("joined: a server took this host; the join token is not needed any more")
+        }
         TrustNews::TokenAgain => {
             tracing::warn!("the server does not know this host any more: joining again with the token");
         }
         TrustNews::OldSecret => {
             tracing::info!("the server does not know this host's new secret: showing the old one");
         }
-        TrustNews::SecretMade => tracing::info!("the server asked for a new secret: it is kept, and told now"),
-        TrustNews::SecretChanged => tracing::info!("the server took this host's new secret: the old one is forgotten"),
+        TrustNews::SecretMade => {
+            tracing::info!("the server asked for a new secret: it is kept, and told now")
+        }
+        TrustNews::SecretChanged => {
+            tracing::info!("the server took this host's new secret: the old one is forgotten")
+        }
         TrustNews::Learnt { pins } => {
             let pins: Vec<String> = pins.iter().map(ToString::to_string).collect();
             tracing::info!(pins = pins.join(","), "these keys of the server are trusted from now on");

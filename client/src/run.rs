@@ -111,8 +111,7 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         learns: basis != Basis::Nothing,
         rotates: true,
     };
-    let mut protocol =
-        Protocol::new(settings, hello(&config, &identity)?, Instant::now()).with_trust(known);
+    let mut protocol = Protocol::new(settings, hello(&config, &identity)?, Instant::now()).with_trust(known);
     protocol.set_drain(stop.drain());
     let spool = (config.spool_max_size.bytes() > 0)
         .then(|| Spool::new(&config.data_dir.join("spool"), config.spool_max_size.bytes()));

@@ -51,6 +51,10 @@ impl Key {
     pub fn by_ca(name: &str) -> (Self, String) {
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        ca.distinguished_name.push(
+            rcgen::DnType::CommonName,
+            format!("CA {}", crate::health::wall_ms() ^ i64::from(fastrand::u32(..))),
+        );
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let pem = ca.self_signed(&ca_key).unwrap().pem();
         let issuer = rcgen::Issuer::new(ca, ca_key);
@@ -73,16 +77,22 @@ impl Key {
     }
 
     /// What a TLS server with it speaks.
-    pub fn acceptor(&self, alpn: &[&[u8]], versions: &[&'static rustls::SupportedProtocolVersion]) -> TlsAcceptor {
+    pub fn acceptor(
+        &self,
+        alpn: &[&[u8]],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> TlsAcceptor {
         let certificate = CertificateDer::from(self.certificate.der().to_vec());
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        // Not checked against each other: a test may show a certificate that is not its own.
+        let key = provider.key_provider.load_private_key(key).unwrap();
+        let certified = rustls::sign::CertifiedKey::new(vec![certificate], key);
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![certificate], key)
-            .unwrap();
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)));
         config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }

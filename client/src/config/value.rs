@@ -12,8 +12,8 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use vitals_wire::bounded::Text;
 use vitals_wire::limits::{MAX_HOST_NAME_BYTES, MAX_LABELS, MAX_TOKEN_BYTES};
-use vitals_wire::token::{JoinToken, MAX_CHARS};
 use vitals_wire::name::{check_host_name, check_label, nearest_host_name};
+use vitals_wire::token::{JoinToken, MAX_CHARS};
 
 use super::{ConfigError, DEFAULT_PORT};
 use crate::collect::CollectConfig;
@@ -438,7 +438,8 @@ impl FromStr for Token {
         if text.trim().is_empty() {
             return Err("the token is empty".to_owned());
         }
-        let join: JoinToken = text.parse().map_err(|error: vitals_wire::token::TokenError| error.to_string())?;
+        let join: JoinToken =
+            text.parse().map_err(|error: vitals_wire::token::TokenError| error.to_string())?;
         let servers = join.addresses.iter().map(|address| address.parse()).collect::<Result<_, String>>();
         let servers = servers.map_err(|error| format!("the token names a server that cannot be: {error}"))?;
         Ok(Self { join, servers })

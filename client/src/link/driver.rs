@@ -413,9 +413,12 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
 fn closed_by(error: FrameError) -> Closed {
     match error {
         FrameError::Io(error) => Closed::Io(error.to_string()),
-        FrameError::Codec(CodecError::FrameTooLarge { len, .. }) if len >> 16 == TLS_ALERT => Closed::Violation(
-            "it speaks TLS, and this client was told not to: remove insecure from its configuration".to_owned(),
-        ),
+        FrameError::Codec(CodecError::FrameTooLarge { len, .. }) if len >> 16 == TLS_ALERT => {
+            Closed::Violation(
+                "it speaks TLS, and this client was told not to: remove insecure from its configuration"
+                    .to_owned(),
+            )
+        }
         FrameError::Codec(error) => Closed::Violation(error.to_string()),
     }
 }

@@ -10,7 +10,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::Secret;
-use vitals_wire::message::{ClientMessage, Facts, Hello, PROTOCOL_VERSION, Pins as PinsMessage, Refusal, Refused};
+use vitals_wire::message::{
+    ClientMessage, Facts, Hello, PROTOCOL_VERSION, Pins as PinsMessage, Refusal, Refused,
+};
 use vitals_wire::sample::Sample;
 
 use std::path::Path;
@@ -28,7 +30,7 @@ use crate::queue::Caps;
 use crate::simulate::host::Host;
 use crate::simulate::script::Given;
 use crate::test_server::{Key, Server, Session, welcome_to};
-use crate::trust::{self, Basis, Kept, Keeper, Pin, Shared};
+use crate::trust::{self, Basis, Keeper, Kept, Pin, Shared};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -169,8 +171,12 @@ async fn a_host_joins_over_tls_with_a_token_and_comes_back_without_anything() {
     let dir = tempfile::tempdir().unwrap();
     let (key, next) = (Key::new(&["x"]), Key::new(&["y"]));
     let mut server = Server::with_key(&key).await;
-    let given =
-        Given_ { servers: vec![server.address()], pins: vec![key.pin()], token: Some("join"), ..Given_::default() };
+    let given = Given_ {
+        servers: vec![server.address()],
+        pins: vec![key.pin()],
+        token: Some("join"),
+        ..Given_::default()
+    };
     let mut client = start(dir.path(), given);
     let (mut session, first) = greeted(&server).await;
     assert_eq!(first.token.as_deref(), Some("join"));
@@ -214,8 +220,12 @@ async fn a_server_with_another_key_hears_nothing_and_the_client_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let (real, false_one) = (Key::new(&["x"]), Key::new(&["x"]));
     let server = Server::with_key(&false_one).await;
-    let given =
-        Given_ { servers: vec![server.address()], pins: vec![real.pin()], token: Some("hush"), ..Given_::default() };
+    let given = Given_ {
+        servers: vec![server.address()],
+        pins: vec![real.pin()],
+        token: Some("hush"),
+        ..Given_::default()
+    };
     let mut client = start(dir.path(), given);
     let (heard, said) = tokio::join!(server.turned_away(), client.closed());
     assert!(!heard.contains("hush"), "{heard}");
@@ -350,9 +360,9 @@ async fn a_server_that_forgot_this_host_is_given_the_token_at_once_and_a_refusal
     session.send(refusal(Refusal::TokenUsedUp)).await;
     let (why, retry_in) = client
         .until(|event| match event {
-            Event::Closed { why: why @ Closed::Refused { code: Refusal::TokenUsedUp, .. }, retry_in, .. } => {
-                Some((why.to_string(), retry_in))
-            }
+            Event::Closed {
+                why: why @ Closed::Refused { code: Refusal::TokenUsedUp, .. }, retry_in, ..
+            } => Some((why.to_string(), retry_in)),
             _ => None,
         })
         .await;
@@ -408,8 +418,12 @@ async fn a_server_behind_a_proxy_is_reached_by_its_name_and_one_on_this_machine_
     assert!(head.starts_with(&format!("CONNECT {far} HTTP/1.1\r\n")), "{head}");
     assert!(head.contains("\r\nProxy-Authorization: Basic "), "{head}");
 
-    let given =
-        Given_ { servers: vec![server.address()], pins: vec![key.pin()], way_out: way_out(), ..Given_::default() };
+    let given = Given_ {
+        servers: vec![server.address()],
+        pins: vec![key.pin()],
+        way_out: way_out(),
+        ..Given_::default()
+    };
     let client = start(dir.path(), given);
     greeted(&server).await;
     client.kill().await;

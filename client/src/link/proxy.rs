@@ -90,15 +90,20 @@ impl Proxy {
             }
         };
         let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-        let line: String =
-            String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).take(MAX_REASON_CHARS).collect();
+        let line: String = String::from_utf8_lossy(line)
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_REASON_CHARS)
+            .collect();
         let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
         match status.and_then(|status| status.parse::<u16>().ok()) {
             Some(200..=299) => Ok(()),
             Some(407) if self.credentials.is_some() => {
                 Err(format!("it does not take the user and password of its address ({line})"))
             }
-            Some(407) => Err(format!("it wants a user and a password: http://USER:PASSWORD@{} ({line})", self.address)),
+            Some(407) => {
+                Err(format!("it wants a user and a password: http://USER:PASSWORD@{} ({line})", self.address))
+            }
             Some(_) => Err(format!("it gives no way to {server}: {line}")),
             None => Err("its answer is not HTTP".to_owned()),
         }
@@ -123,7 +128,11 @@ impl FromStr for Proxy {
 
     fn from_str(text: &str) -> Result<Self, String> {
         // The text itself is not repeated: it may hold a password.
-        let bad = |why: &str| format!("the proxy's address {why}; write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT");
+        let bad = |why: &str| {
+            format!(
+                "the proxy's address {why}; write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
+            )
+        };
         let text = text.trim();
         if text.len() > MAX_CHARS {
             return Err(bad("is too long"));
@@ -197,7 +206,8 @@ impl NoProxy {
                 (None, _) => {
                     let name = entry.trim_start_matches("*.").trim_start_matches('.');
                     let before = host.strip_suffix(name);
-                    !name.is_empty() && before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
+                    !name.is_empty()
+                        && before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
                 }
             };
             fits && of_port.is_none_or(|of_port| of_port == port)

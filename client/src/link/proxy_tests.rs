@@ -17,7 +17,8 @@ async fn ask(proxy: &str, answer: &[u8]) -> (Result<(), String>, String) {
 
 #[tokio::test]
 async fn a_way_is_asked_for_by_name_with_what_the_address_holds() {
-    let (result, asked) = ask("http://us%40er:p%3Ass@proxy:3128/", b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\n").await;
+    let (result, asked) =
+        ask("http://us%40er:p%3Ass@proxy:3128/", b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\n").await;
     assert_eq!(result, Ok(()));
     let head = "CONNECT vitals.example.org:7400 HTTP/1.1\r\nHost: vitals.example.org:7400\r\n";
     assert_eq!(asked, format!("{head}Proxy-Authorization: Basic {}\r\n\r\n", STANDARD.encode("us@er:p:ss")));
@@ -65,7 +66,14 @@ fn a_proxy_s_address_is_read_and_shown_without_its_secrets() {
         let proxy: Proxy = text.parse().unwrap();
         assert_eq!((proxy.to_string(), format!("{proxy:?}")), (shown.to_owned(), shown.to_owned()));
     }
-    for bad in ["https://hush@proxy:1", "socks5://x", "http://", "http://hush%4@x", "http://a:b:c", &"x".repeat(3000)] {
+    for bad in [
+        "https://hush@proxy:1",
+        "socks5://x",
+        "http://",
+        "http://hush%4@x",
+        "http://a:b:c",
+        &"x".repeat(3000),
+    ] {
         let error = bad.parse::<Proxy>().unwrap_err();
         assert!(error.contains("http://HOST:PORT") && !error.contains("hush"), "{error}");
     }
@@ -73,7 +81,8 @@ fn a_proxy_s_address_is_read_and_shown_without_its_secrets() {
 
 #[test]
 fn servers_in_the_list_are_reached_without_the_proxy() {
-    let list = NoProxy::new("example.org, .internal,*.lan 10.0.0.0/8,192.0.2.7,2001:db8::/32,web:7401, nonsense/99");
+    let list =
+        NoProxy::new("example.org, .internal,*.lan 10.0.0.0/8,192.0.2.7,2001:db8::/32,web:7401, nonsense/99");
     for server in [
         "example.org:7400",
         "Vitals.Example.ORG:7400",
@@ -86,7 +95,9 @@ fn servers_in_the_list_are_reached_without_the_proxy() {
     ] {
         assert!(list.has(server), "{server}");
     }
-    for server in ["notexample.org:7400", "11.0.0.1:7400", "192.0.2.8:1", "[2001:db9::1]:7400", "web:7400", "org:1"] {
+    for server in
+        ["notexample.org:7400", "11.0.0.1:7400", "192.0.2.8:1", "[2001:db9::1]:7400", "web:7400", "org:1"]
+    {
         assert!(!list.has(server), "{server}");
     }
     assert!(NoProxy::new("*").has("anything:1") && !NoProxy::new("").has("anything:1"));

@@ -150,9 +150,11 @@ impl Tls {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(self.explain(server, &error)),
             Err(_) => {
-                return Err("no answer to the TLS handshake in time: is it a Vitals server's port for clients, \
+                return Err(
+                    "no answer to the TLS handshake in time: is it a Vitals server's port for clients, \
                             without insecure = true there?"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
         };
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {

@@ -48,7 +48,10 @@ async fn another_key_is_turned_away_and_both_are_named() {
     let mut other = Server::with_key(&shown).await;
     let tls = by_pins(&[Pin([0xcd; 32])]);
     let (error, heard) = refused(&tls, &other, "127.0.0.1:1").await;
-    assert!(error.starts_with(&format!("the server showed key {}, this client trusts cdcdcd", shown.pin())), "{error}");
+    assert!(
+        error.starts_with(&format!("the server showed key {}, this client trusts cdcdcd", shown.pin())),
+        "{error}"
+    );
     assert!(error.contains("vitals-server cert show"), "{error}");
     assert!(!heard.is_empty());
     let (error, _) = refused(&by_pins(&[]), &server, "127.0.0.1:1").await;
@@ -83,7 +86,9 @@ async fn a_ca_file_is_checked_with_the_name_and_learnt_keys_hold_beside_it() {
 
 #[test]
 fn a_ca_file_that_holds_no_certificate_is_named() {
-    for (text, words) in [("", "no certificate"), ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "")] {
+    for (text, words) in
+        [("", "no certificate"), ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "")]
+    {
         let file = pem_file(text);
         let error = Tls::new(Basis::Ca, Arc::default(), Some(file.path())).unwrap_err().to_string();
         assert!(error.contains(&file.path().display().to_string()) && error.contains(words), "{error}");
@@ -103,7 +108,10 @@ async fn a_client_that_was_given_nothing_is_told_how_to_get_a_token() {
     let (error, _) = refused(&tls, &other, "localhost:7400").await;
     assert!(error.contains("`vitals-server token create` on this machine"), "{error}");
     let (error, _) = refused(&tls, &other, "vitals.example.org:7400").await;
-    assert!(error.contains("`vitals-server token create` there") && error.contains("VITALS_TOKEN"), "{error}");
+    assert!(
+        error.contains("`vitals-server token create` there") && error.contains("VITALS_TOKEN"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

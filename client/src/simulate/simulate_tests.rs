@@ -7,7 +7,7 @@ use vitals_wire::sample::encode_sample;
 use super::script::{At, Given, Step};
 use super::*;
 use crate::queue::content_hash;
-use crate::test_server::{Server as TestServer, Session, welcome_to};
+use crate::test_server::{Key, Server as TestServer, Session, welcome_to};
 
 /// What a server saw: for each host its name and the hashes of its samples by time.
 type Seen = BTreeMap<HostIdText, (String, BTreeMap<i64, u64>)>;
@@ -221,4 +221,63 @@ async fn a_data_directory_keeps_hosts_times_and_the_record_apart_over_restarts()
         settled += u64::from(line["event"] == "settled");
     }
     assert_eq!((digits.len(), settled), (2, back.settled), "{digits:?}");
+}
+
+#[tokio::test]
+async fn a_fleet_joins_over_tls_with_one_token_and_keeps_one_file_of_what_it_learnt() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let key = Key::new(&["x"]);
+    let server = TestServer::with_key(&key).await;
+    let address = server.address();
+    let named = key.pin();
+    let seen = Arc::new(Mutex::new(BTreeMap::new()));
+    let notes = seen.clone();
+    tokio::spawn(async move {
+        loop {
+            let mut session = server.accept().await;
+            let notes = notes.clone();
+            tokio::spawn(async move {
+                let Some(ClientMessage::Hello(hello)) = session.next().await else { return };
+                let host = hello.host;
+                notes.lock().unwrap().insert(host, (hello.token.is_some(), false));
+                let mut welcome = welcome_to(&hello.name);
+                welcome.pins = List::new(vec![named.0]).unwrap();
+                welcome.rotate_secret = true;
+                session.send(welcome).await;
+                while let Some(message) = session.next().await {
+                    match message {
+                        ClientMessage::Samples(samples) => session.ack(samples.batch, &[]).await,
+                        ClientMessage::Learnt(_) => notes.lock().unwrap().get_mut(&host).unwrap().1 = true,
+                        ClientMessage::NewSecret(_) => panic!("a function of the seed does not change"),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    let secret = vitals_wire::ids::Secret([5; 32]);
+    let addresses = vec![address.clone()];
+    let join = vitals_wire::token::JoinToken { secret, expires_ms: 0, pins: vec![key.pin().0], addresses };
+    let token: Token = join.to_string().parse().unwrap();
+    let options = Options {
+        hosts: 5,
+        interval: "1s".parse().unwrap(),
+        duration: Some(Duration::from_millis(1200)),
+        servers: token.servers().to_vec(),
+        pins: token.pins(),
+        token: Some(token),
+        state: Some(state.clone()),
+        ..Options::default()
+    };
+    let summary = run(options.clone(), CancellationToken::new()).await.unwrap();
+    assert_eq!((summary.welcomed, summary.taken), (5, summary.settled), "{summary}");
+    let first = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(first.len() == 5 && first.values().all(|said| *said == (true, true)), "{first:?}");
+    let kept = Kept::read(&state).unwrap();
+    assert_eq!((kept.addresses, kept.pins, kept.host), (vec![address], vec![key.pin()], None));
+    let again = Options { servers: vec![], pins: vec![], token: None, ..options };
+    let summary = run(again, CancellationToken::new()).await.unwrap();
+    assert_eq!(summary.welcomed, 5, "the file alone is enough: {summary}");
+    assert!(seen.lock().unwrap().keys().eq(first.keys()));
 }

@@ -90,7 +90,9 @@ impl Keep for Keeper {
         match job {
             Job::Keep { pins } => match self.keep(pins) {
                 Ok(()) => Outcome::Kept,
-                Err(error) => Outcome::Failed { why: format!("cannot keep what was learnt of the server: {error}") },
+                Err(error) => {
+                    Outcome::Failed { why: format!("cannot keep what was learnt of the server: {error}") }
+                }
             },
             Job::MakeSecret { present } => {
                 let Some(secrets) = &self.secrets else { return no_secrets() };

@@ -133,11 +133,8 @@ impl Access {
     pub(super) fn greet(&mut self, hello: &Hello) -> Hello {
         let next = self.next.as_ref().filter(|next| next.may_hold);
         let token = self.token.clone().filter(|_| !self.is_joined);
-        self.connection = Connection {
-            said_token: token.is_some(),
-            showed_next: next.is_some(),
-            ..Connection::default()
-        };
+        self.connection =
+            Connection { said_token: token.is_some(), showed_next: next.is_some(), ..Connection::default() };
         let secret = next.map_or(&self.secret, |next| &next.secret).clone();
         Hello { secret, token, ..hello.clone() }
     }
@@ -187,7 +184,8 @@ impl Access {
         } else {
             // Only where it stands, if at all.
             self.wanted = self.wanted.take().map(|_| pins);
-            self.connection.learnt_due = self.wanted.is_none() && self.busy.is_none() && self.heard != self.pins;
+            self.connection.learnt_due =
+                self.wanted.is_none() && self.busy.is_none() && self.heard != self.pins;
         }
     }
 
@@ -293,8 +291,11 @@ impl Access {
                 }
                 self.pins = pins;
                 let is_last = self.wanted.is_none();
-                self.connection.learnt_due =
-                    self.connection.is_open && is_last && !self.pins.is_empty() && self.learns && self.heard != self.pins;
+                self.connection.learnt_due = self.connection.is_open
+                    && is_last
+                    && !self.pins.is_empty()
+                    && self.learns
+                    && self.heard != self.pins;
             }
             (Job::MakeSecret { .. }, Outcome::Made(secret)) => {
                 self.make_due = false;

@@ -162,7 +162,10 @@ fn what_cannot_be_kept_is_said_once_and_tried_again() {
     let_in(&mut access, &welcome(&[1], false));
     let failed = || Outcome::Failed { why: "full".to_owned() };
     assert!(access.job(now).is_some());
-    assert_eq!(perform(&mut access, now, failed()), [Event::Trust(TrustNews::Trouble { why: "full".to_owned() })]);
+    assert_eq!(
+        perform(&mut access, now, failed()),
+        [Event::Trust(TrustNews::Trouble { why: "full".to_owned() })]
+    );
     assert_eq!((access.job(now), access.job_at()), (None, Some(now + RETRY)));
     let later = now + RETRY;
     assert!(access.job(later).is_some());
@@ -188,7 +191,8 @@ fn over_plain_tcp_no_key_is_learnt_but_the_joining_is_remembered() {
 
 #[test]
 fn a_secret_that_cannot_change_is_left_as_it_is() {
-    let (mut access, hello) = access(None, Known { rotates: false, is_current: true, is_joined: true, ..known() });
+    let (mut access, hello) =
+        access(None, Known { rotates: false, is_current: true, is_joined: true, ..known() });
     access.greet(&hello);
     let events = let_in(&mut access, &welcome(&[], true));
     assert!(matches!(events[..], [Event::Ignored { .. }]), "{events:?}");
@@ -331,7 +335,8 @@ fn a_change_of_the_secret_comes_to_its_end_wherever_connection_or_process_are_cu
 #[test]
 fn when_neither_secret_is_taken_both_have_another_try_later() {
     let next = Secret([9; 32]);
-    let (mut access, hello) = access(None, Known { next_secret: Some(next.clone()), is_joined: true, ..known() });
+    let (mut access, hello) =
+        access(None, Known { next_secret: Some(next.clone()), is_joined: true, ..known() });
     for _ in 0..2 {
         assert_eq!(access.greet(&hello).secret, next);
         assert!(access.refused(Refusal::Credential, &mut Vec::new()));
