@@ -9,7 +9,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vitals_wire::bounded::{List, Text};
-use vitals_wire::ids::Secret;
 use vitals_wire::message::{
     ClientMessage, Facts, Hello, PROTOCOL_VERSION, Pins as PinsMessage, Refusal, Refused,
 };
@@ -44,7 +43,7 @@ impl Observer for Notes {
 
 /// What a client was given.
 #[derive(Default)]
-struct Given_ {
+struct Setup {
     servers: Vec<String>,
     pins: Vec<Pin>,
     token: Option<&'static str>,
@@ -61,7 +60,7 @@ struct Client {
     identity: Identity,
 }
 
-fn start(dir: &Path, given: Given_) -> Client {
+fn start(dir: &Path, given: Setup) -> Client {
     let identity = Identity::open(dir).unwrap();
     let kept = Kept::open(&trust::path(dir));
     let basis = Basis::of(false, !given.pins.is_empty(), false, &kept);
@@ -171,11 +170,11 @@ async fn a_host_joins_over_tls_with_a_token_and_comes_back_without_anything() {
     let dir = tempfile::tempdir().unwrap();
     let (key, next) = (Key::new(&["x"]), Key::new(&["y"]));
     let mut server = Server::with_key(&key).await;
-    let given = Given_ {
+    let given = Setup {
         servers: vec![server.address()],
         pins: vec![key.pin()],
         token: Some("join"),
-        ..Given_::default()
+        ..Setup::default()
     };
     let mut client = start(dir.path(), given);
     let (mut session, first) = greeted(&server).await;
@@ -196,7 +195,7 @@ async fn a_host_joins_over_tls_with_a_token_and_comes_back_without_anything() {
 
     // Neither token nor pins nor address are given any more, and the server has its other key.
     server.change_key(&next);
-    let mut client = start(dir.path(), Given_::default());
+    let mut client = start(dir.path(), Setup::default());
     let (mut session, again) = greeted(&server).await;
     assert_eq!((again.host, again.secret, again.token), (first.host, first.secret, None));
     let mut welcome = welcome_to("x");
@@ -220,11 +219,11 @@ async fn a_server_with_another_key_hears_nothing_and_the_client_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let (real, false_one) = (Key::new(&["x"]), Key::new(&["x"]));
     let server = Server::with_key(&false_one).await;
-    let given = Given_ {
+    let given = Setup {
         servers: vec![server.address()],
         pins: vec![real.pin()],
         token: Some("hush"),
-        ..Given_::default()
+        ..Setup::default()
     };
     let mut client = start(dir.path(), given);
     let (heard, said) = tokio::join!(server.turned_away(), client.closed());
@@ -241,11 +240,11 @@ async fn a_connection_that_is_cut_between_joining_and_the_answer_joins_again_as_
     let dir = tempfile::tempdir().unwrap();
     let key = Key::new(&["x"]);
     let server = Server::with_key(&key).await;
-    let given = || Given_ {
+    let given = || Setup {
         servers: vec![server.address()],
         pins: vec![key.pin()],
         token: Some("join"),
-        ..Given_::default()
+        ..Setup::default()
     };
     let client = start(dir.path(), given());
     let (session, first) = greeted(&server).await;
@@ -273,10 +272,10 @@ async fn the_next_address_is_tried_when_the_first_is_dead_or_not_trusted() {
         let server = Server::start().await;
         server.address()
     };
-    let given = Given_ {
+    let given = Setup {
         servers: vec![dead, false_one.address(), server.address()],
         pins: vec![key.pin()],
-        ..Given_::default()
+        ..Setup::default()
     };
     let mut client = start(dir.path(), given);
     let (_, (mut session, _)) = tokio::join!(false_one.turned_away(), greeted(&server));
@@ -296,7 +295,7 @@ async fn a_new_secret_is_kept_told_used_and_the_old_one_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let key = Key::new(&["x"]);
     let server = Server::with_key(&key).await;
-    let given = || Given_ { servers: vec![server.address()], pins: vec![key.pin()], ..Given_::default() };
+    let given = || Setup { servers: vec![server.address()], pins: vec![key.pin()], ..Setup::default() };
     let on_disk = || std::fs::read_to_string(dir.path().join("identity")).unwrap();
     let mut client = start(dir.path(), given());
     let old = client.identity.secret.clone();
@@ -332,7 +331,6 @@ async fn a_new_secret_is_kept_told_used_and_the_old_one_forgotten() {
     timeout(PATIENCE, forgotten).await.unwrap();
     client.end().await;
     assert_eq!(Identity::open(dir.path()).unwrap().secret, new.secret);
-    let _ = Secret([0; 32]);
 }
 
 #[tokio::test]
@@ -340,11 +338,11 @@ async fn a_server_that_forgot_this_host_is_given_the_token_at_once_and_a_refusal
     let dir = tempfile::tempdir().unwrap();
     let key = Key::new(&["x"]);
     let server = Server::with_key(&key).await;
-    let given = Given_ {
+    let given = Setup {
         servers: vec![server.address()],
         pins: vec![key.pin()],
         token: Some("join"),
-        ..Given_::default()
+        ..Setup::default()
     };
     let mut client = start(dir.path(), given);
     let (mut session, _) = greeted(&server).await;
@@ -407,7 +405,7 @@ async fn a_server_behind_a_proxy_is_reached_by_its_name_and_one_on_this_machine_
     };
     let far = "vitals.only-the-proxy-knows:7400".to_owned();
     let given =
-        Given_ { servers: vec![far.clone()], pins: vec![key.pin()], way_out: way_out(), ..Given_::default() };
+        Setup { servers: vec![far.clone()], pins: vec![key.pin()], way_out: way_out(), ..Setup::default() };
     let client = start(dir.path(), given);
     let (mut session, _) = greeted(&server).await;
     session.send(welcome_to("x")).await;
@@ -418,11 +416,11 @@ async fn a_server_behind_a_proxy_is_reached_by_its_name_and_one_on_this_machine_
     assert!(head.starts_with(&format!("CONNECT {far} HTTP/1.1\r\n")), "{head}");
     assert!(head.contains("\r\nProxy-Authorization: Basic "), "{head}");
 
-    let given = Given_ {
+    let given = Setup {
         servers: vec![server.address()],
         pins: vec![key.pin()],
         way_out: way_out(),
-        ..Given_::default()
+        ..Setup::default()
     };
     let client = start(dir.path(), given);
     greeted(&server).await;
@@ -438,7 +436,7 @@ async fn a_client_that_was_told_to_speak_plain_tcp_says_when_the_server_does_not
     let dir = tempfile::tempdir().unwrap();
     drop(stream);
     let mut client = {
-        let given = Given_ { servers: vec![server.address()], pins: vec![key.pin()], ..Given_::default() };
+        let given = Setup { servers: vec![server.address()], pins: vec![key.pin()], ..Setup::default() };
         start_plain(dir.path(), given)
     };
     let (said, _) = tokio::join!(client.closed(), async {
@@ -451,7 +449,7 @@ async fn a_client_that_was_told_to_speak_plain_tcp_says_when_the_server_does_not
 }
 
 /// The same with `insecure = true`.
-fn start_plain(dir: &Path, given: Given_) -> Client {
+fn start_plain(dir: &Path, given: Setup) -> Client {
     let identity = Identity::open(dir).unwrap();
     let hello = Hello {
         protocol: PROTOCOL_VERSION,

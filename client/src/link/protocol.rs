@@ -36,7 +36,6 @@ use super::disk::{Disk, Wish};
 use super::event::{Closed, Event, Loss, News, Waiting};
 use crate::queue::{Caps, Entry, Queue};
 use crate::spool::job::{Job, Outcome};
-use crate::trust::job as trust;
 use access::Access;
 pub use access::Known;
 use open::Open;
@@ -180,27 +179,6 @@ impl Protocol {
     pub fn with_spool(mut self, now: Instant) -> Self {
         self.disk = Disk::closed(now);
         self
-    }
-
-    /// The same with somebody who keeps what is learnt, as `trust_job` asks; this is known before.
-    pub fn with_trust(mut self, known: Known) -> Self {
-        self.access.know(known);
-        self
-    }
-
-    /// What is to be kept of trust and secrets now, if anything. No other such job comes before `trust_kept`.
-    pub fn trust_job(&mut self, now: Instant) -> Option<trust::Job> {
-        self.access.job(now)
-    }
-
-    /// The job that `trust_job` gave ended so.
-    pub fn trust_kept(&mut self, now: Instant, outcome: trust::Outcome) {
-        self.access.performed(now, outcome, &mut self.events);
-    }
-
-    /// Whoever keeps trust does not answer any more.
-    pub fn lost_trust(&mut self, why: String) {
-        self.access.lost(why, &mut self.events);
     }
 
     /// What happened since this was last asked.

@@ -13,7 +13,8 @@ async fn refused(tls: &Tls, server: &Server, name: &str) -> (String, String) {
     let stream = TcpStream::connect(server.address()).await.unwrap();
     let server_side = server.turned_away();
     let (client_side, server_side) = tokio::join!(tls.secure(name, stream), server_side);
-    (client_side.err().expect("not trusted"), server_side)
+    let Err(error) = client_side else { panic!("{name} is trusted") };
+    (error, server_side)
 }
 
 async fn accepted(tls: &Tls, server: &Server, name: &str) -> Box<TlsStream<TcpStream>> {

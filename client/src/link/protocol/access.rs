@@ -16,6 +16,7 @@ use vitals_wire::ids::Secret;
 use vitals_wire::limits::{MAX_PINS, MAX_TOKEN_BYTES};
 use vitals_wire::message::{ClientMessage, Hello, Learnt, NewSecret, Refusal, Welcome};
 
+use super::Protocol;
 use crate::link::event::{Event, Standing, TrustNews};
 use crate::trust::Pin;
 use crate::trust::job::{Job, Outcome};
@@ -319,6 +320,29 @@ impl Access {
         self.keeps = false;
         (self.keep_due, self.make_due, self.change_due) = (false, false, false);
         events.push(Event::Trust(TrustNews::Trouble { why }));
+    }
+}
+
+impl Protocol {
+    /// The same with somebody who keeps what is learnt, as `trust_job` asks; this is known before.
+    pub fn with_trust(mut self, known: Known) -> Self {
+        self.access.know(known);
+        self
+    }
+
+    /// What is to be kept of trust and secrets now, if anything. No other such job comes before `trust_kept`.
+    pub fn trust_job(&mut self, now: Instant) -> Option<Job> {
+        self.access.job(now)
+    }
+
+    /// The job that `trust_job` gave ended so.
+    pub fn trust_kept(&mut self, now: Instant, outcome: Outcome) {
+        self.access.performed(now, outcome, &mut self.events);
+    }
+
+    /// Whoever keeps trust does not answer any more.
+    pub fn lost_trust(&mut self, why: String) {
+        self.access.lost(why, &mut self.events);
     }
 }
 
