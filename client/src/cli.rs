@@ -37,7 +37,8 @@ const WRONG_USE: u8 = 2;
   vitals-client run                  the same once joined
   vitals-client status               how the running client is: does it arrive?
   vitals-client check-config         show what is configured, and where
-  vitals-client simulate --hosts 50  play 50 hosts
+  vitals-client simulate --hosts 50 --token-file token
+                                     play 50 hosts
 
 Values come from the configuration file, then the environment (VITALS_…),
 then the command line.
@@ -57,9 +58,9 @@ enum Command {
   VITALS_INTERVAL=1s vitals-client run --tee sent.lp
 
 A join token holds the servers' addresses, their key and a secret; once a server
-took this host it is not needed any more, and can be taken away. A server is
-known by its key (token or --pin), else by a certificate from a CA in --ca-file,
-else from one that the system trusts. HTTPS_PROXY and NO_PROXY are kept to.
+took this host it can be taken out of the configuration. A server is known by
+its key (token or --pin), else by a certificate from a CA in --ca-file, else
+from one that the system trusts. HTTPS_PROXY and NO_PROXY are kept to.
 
 SIGTERM and SIGINT bring home what waits, within --shutdown-timeout, and end
 with 0; the log says what is waited for. A second one ends at once with 1:
@@ -135,13 +136,15 @@ shutdown or reboot where the system goes down.")]
     },
     /// Play hosts that are not there over the real protocol.
     #[command(after_help = format!("Examples:
-  vitals-client simulate --hosts 200 --interval 1s --seconds 60
+  VITALS_TOKEN=vj1_... vitals-client simulate --hosts 200 --state trust
+  vitals-client simulate --hosts 200 --state trust --interval 1s --seconds 60
   vitals-client simulate --hosts 10000 --seed 7 --record taken.jsonl
   vitals-client simulate --hosts 100 --data-dir /tmp/fleet --record taken.jsonl
   vitals-client simulate --hosts 10000 --backlog 1h --seconds 120
   vitals-client simulate --script fire.jsonl
 
-The same seed plays the same hosts, ids included. The second host is busy, the third has a filling disk, the fourth a
+All hosts join with one token, which must have as many uses; what they learn of the servers lies in one file, --state.
+The same seed plays the same hosts, ids and secrets included. The second host is busy, the third has a filling disk, the fourth a
 bad connection. A record has a line of JSON for each sample taken, settled and dropped, with a hash of its content.
 
 {}", script::HELP))]

@@ -410,6 +410,7 @@ impl Config {
             Some(path) => line("ca_file", quoted(&path.display().to_string())),
             None => line("# ca_file", "none".to_owned()),
         }
+        line("# trusts", quoted(self.basis(kept).word()));
         let proxy = self.way_out.as_ref().map(|way_out| way_out.proxy.to_string());
         line("proxy", quoted(&proxy.unwrap_or_default()));
         line("interval", quoted(&self.interval.to_string()));

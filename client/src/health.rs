@@ -24,8 +24,8 @@ use usage::UsageFiles;
 pub const EVERY: Duration = Duration::from_secs(30);
 /// A sample that comes this little too soon carries it: ticks are not exact.
 const EARLY: Duration = Duration::from_millis(500);
-/// Longest text of an error that is kept: a server may write a great deal.
-const MAX_ERROR_BYTES: usize = 300;
+/// Longest text of an error that is kept: a server may write a great deal, and what to do stands at its end.
+const MAX_ERROR_BYTES: usize = 1000;
 /// Where losses are counted for whose reason there is no room any more; a server can make up any number of reasons.
 pub const OTHER_REASONS: &str = "other";
 

@@ -130,7 +130,7 @@ impl FromStr for Proxy {
         // The text itself is not repeated: it may hold a password.
         let bad = |why: &str| {
             format!(
-                "the proxy's address {why}; write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
+                "the proxy's address {why}; write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT; proxy = \"\" means none"
             )
         };
         let text = text.trim();
