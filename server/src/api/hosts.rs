@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 use vitals_wire::mapping::{self, Point, Value};
@@ -14,6 +13,7 @@ use vitals_wire::section::{Section, TopProcesses};
 
 use super::Shared;
 use super::error::Problem;
+use super::extract::{Json, Path};
 use crate::live::HostNow;
 use crate::state::Host;
 use crate::{clock, time};

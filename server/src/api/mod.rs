@@ -5,6 +5,7 @@
 
 pub mod caller;
 mod error;
+mod extract;
 mod health;
 mod hosts;
 mod metrics;
