@@ -6,6 +6,7 @@
 
 pub mod caller;
 mod crowd;
+mod document;
 mod error;
 mod extract;
 mod headers;
@@ -81,8 +82,8 @@ pub struct Shared {
 struct Document;
 
 /// The routes and their description.
-fn router(shared: Shared) -> Router {
-    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::one))
         .routes(routes!(hosts::latest))
@@ -92,11 +93,18 @@ fn router(shared: Shared) -> Router {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
-        .with_state(shared)
-        .split_for_parts();
+}
+
+/// The same with their state, and with their description to be asked for.
+fn router(shared: Shared) -> Router {
+    let (router, document) = routes().with_state(shared).split_for_parts();
     // Made once: plain values, which always serialize; should they not, the answer says why.
-    let document: Arc<str> =
-        document.to_json().unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")).into();
+    let document: Arc<str> = serde_json::to_value(document)
+        .map_or_else(
+            |error| format!("{{\"error\":\"{error}\"}}"),
+            |document| document::complete(document).to_string(),
+        )
+        .into();
     let openapi = move || {
         let json = [(header::CONTENT_TYPE, "application/json")];
         std::future::ready((json, document.to_string()))
