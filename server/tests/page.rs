@@ -240,7 +240,7 @@ fn a_certificate_swapped_on_disk_is_served_to_the_next_connection_and_the_old_on
 
     // Half of a pair: the certificate came, its key did not yet.
     copy(&dirs[3], "page.crt");
-    let warning = wait_for("the warning", SOON, || server.log_line("has changed and stays as it was"));
+    let warning = wait_for("the warning", SOON, || server.log_line("has changed and cannot be used"));
     assert!(warning.contains("page.key") && warning.contains("not that of the certificate"), "{warning}");
     // Long enough for several looks.
     let began = Instant::now();
@@ -249,7 +249,7 @@ fn a_certificate_swapped_on_disk_is_served_to_the_next_connection_and_the_old_on
         assert_eq!(get(&mut old, "/healthz").0, 200);
         std::thread::sleep(Duration::from_millis(500));
     }
-    let warnings = server.log_text().matches("has changed and stays as it was").count();
+    let warnings = server.log_text().matches("has changed and cannot be used").count();
     assert_eq!(warnings, 1, "it is said once");
     copy(&dirs[3], "page.key");
     wait_for("the third certificate", SOON, || shows(&server, &third).then_some(()));

@@ -1,8 +1,8 @@
 //! The HTTP API: reads `store` and `live`, and is described by its own OpenAPI document.
 //!
-//! A request passes [`serve`](mod@serve) (connections, TLS), [`headers`] (what each answer says to browsers), [`origin`]
-//! (from where, and whether this port listens to it), [`limits`] (how many, how long), and then its handler. Handlers take what is
-//! asked with [`extract`], and refuse with an [`error::Problem`].
+//! A request passes `serve` (connections, TLS), `headers` (what each answer says to browsers), `origin` (from where, and
+//! whether this port listens to it), `limits` (how many, how long), and then its handler. Handlers take what is asked with
+//! `extract`, and refuse with an `error::Problem`.
 
 pub mod caller;
 mod crowd;

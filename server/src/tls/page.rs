@@ -149,7 +149,7 @@ impl Page {
                 Self::of(files, Some(Names::of(&config.public_address, listens.ip())))
             }
         }?;
-        page.say("the page's certificate; compare it with what the browser shows");
+        page.say("certificate of the page: compare it with what the browser shows");
         Ok(page)
     }
 
@@ -194,7 +194,7 @@ impl Page {
             }
             let page = self.clone();
             if let Err(error) = tokio::task::spawn_blocking(move || page.look(SystemTime::now())).await {
-                error!(%error, "the page's certificate could not be looked at");
+                error!(%error, "certificate of the page could not be looked at");
             }
         }
     }
@@ -207,7 +207,7 @@ impl Page {
         {
             seen.renewal = now;
             if let Err(error) = self.files.make_where_needed(names, now) {
-                error!(%error, "the page's certificate could not be made anew");
+                error!(%error, "certificate of the page could not be made anew");
             }
         }
         // Before they are read: what changes meanwhile is read once more.
@@ -219,9 +219,11 @@ impl Page {
         match self.files.read() {
             Ok(pair) => {
                 *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = pair;
-                self.say("the page's certificate was read again");
+                self.say("certificate of the page read again");
             }
-            Err(error) => warn!(%error, "the page's certificate has changed and stays as it was"),
+            Err(error) => {
+                warn!(%error, "certificate of the page has changed and cannot be used: the one before stays")
+            }
         }
     }
 
@@ -257,7 +259,7 @@ impl Files {
         }
         let kept = match read(&self.key)? {
             Some(text) => KeyPair::from_pem(&String::from_utf8_lossy(&text)).ok().or_else(|| {
-                warn!(file = %self.key.display(), "the page's key is damaged; another is made");
+                warn!(file = %self.key.display(), "key of the page is damaged: another is made");
                 None
             }),
             None => None,
