@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 use vitals_wire::mapping::{self, Point, Value};
@@ -16,6 +15,7 @@ use vitals_wire::section::{Section, TopProcesses};
 
 use super::Shared;
 use super::error::Problem;
+use super::extract::{Json, Path};
 use crate::session::seats::Cloned;
 use crate::state::Host;
 use crate::{clock, time};

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::error::Problem;
+use super::extract::{Json, Path, Query};
 use super::hosts::find;
 use crate::clock;
 use crate::field::FieldSelector;
@@ -91,9 +91,8 @@ pub enum Number {
 pub async fn series(
     State(shared): State<Shared>,
     Path(host): Path<String>,
-    query: Result<Query<SeriesQuery>, axum::extract::rejection::QueryRejection>,
+    Query(query): Query<SeriesQuery>,
 ) -> Result<Json<SeriesAnswer>, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let host = find(&shared, &host)?;
     let field: FieldSelector =
         query.field.parse().map_err(|error| Problem::bad_request(format!("field: {error}")))?;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::error::Problem;
+use super::extract::{Json, Query};
 use crate::influx::{Health, Target};
 use crate::time;
 
@@ -138,9 +138,8 @@ pub async fn list(State(shared): State<Shared>) -> Result<Json<TargetList>, Prob
 )]
 pub async fn quarantine(
     State(shared): State<Shared>,
-    query: Result<Query<QuarantineQuery>, axum::extract::rejection::QueryRejection>,
+    Query(query): Query<QuarantineQuery>,
 ) -> Result<Json<QuarantineList>, Problem> {
-    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let limit = query.limit.unwrap_or(DEFAULT_LINES);
     if limit > MAX_LINES {
         return Err(Problem::bad_request(format!("limit: at most {MAX_LINES}; go on with skip")));
