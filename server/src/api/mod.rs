@@ -1,8 +1,10 @@
 //! The HTTP API: reads `store` and `live`, and is described by its own OpenAPI document.
 //!
-//! It asks nobody who they are yet, and so listens on loopback alone; requests with a foreign `Host` are refused, so
-//! that no web page can reach it by a name of its own that leads here.
+//! Every request passes [`auth::gate`], which finds out who calls; requests with a foreign `Host` are refused, so that no web
+//! page can reach it by a name of its own that leads here.
 
+mod audit;
+pub mod auth;
 pub mod caller;
 mod error;
 mod extract;
@@ -10,7 +12,10 @@ mod health;
 mod hosts;
 mod metrics;
 mod series;
+mod session;
 mod targets;
+pub(crate) mod tokens;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +27,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -53,6 +59,8 @@ pub struct Shared {
     pub targets: Arc<[Arc<Target>]>,
     /// Who may do what.
     pub place: Place,
+    /// What logging in needs.
+    pub auth: auth::Auth,
     /// How long history is kept.
     pub keep_raw: Duration,
 }
@@ -65,9 +73,32 @@ pub struct Shared {
         (name = "history", description = "What hosts said before."),
         (name = "influx", description = "InfluxDB, which is written to."),
         (name = "health", description = "How the server itself is."),
-    )
+        (name = "session", description = "Logging in and out, and who one is."),
+        (name = "users", description = "People, for administrators."),
+        (name = "tokens", description = "API tokens, for administrators."),
+        (name = "audit", description = "Who changed what, for administrators."),
+    ),
+    modifiers(&Ways),
+    security(("cookie" = []), ("bearer" = []))
 )]
 struct Document;
+
+/// The ways to show who one is.
+struct Ways;
+
+impl Modify for Ways {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let parts = document.components.get_or_insert_default();
+        let cookie = ApiKeyValue::with_description(
+            "__Host-vitals",
+            "A person's login, made by POST /api/v1/session; on plain HTTP, which is loopback's, it is called vitals-session. What changes something must come from the server's own page (Origin or Sec-Fetch-Site).",
+        );
+        parts.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+        let bearer =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API token: vt_…"));
+        parts.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+    }
+}
 
 /// The routes and their description.
 fn router(shared: Shared) -> axum::Router {
@@ -78,10 +109,18 @@ fn router(shared: Shared) -> axum::Router {
         .routes(routes!(series::series))
         .routes(routes!(targets::list))
         .routes(routes!(targets::quarantine))
+        .routes(routes!(session::log_in, session::log_out))
+        .routes(routes!(session::me))
+        .routes(routes!(session::change_password))
+        .routes(routes!(users::list, users::add))
+        .routes(routes!(users::one, users::change, users::remove))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::list))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
-        .with_state(shared)
+        .with_state(shared.clone())
         .split_for_parts();
     // Made once: plain values, which always serialize; should they not, the answer says why.
     let document: Arc<str> =
@@ -95,6 +134,7 @@ fn router(shared: Shared) -> axum::Router {
         .fallback(|request: Request| async move {
             Problem::not_found(format!("no such path: {}", request.uri().path()))
         })
+        .layer(middleware::from_fn_with_state(shared, auth::gate))
         .layer(middleware::from_fn(only_local_names))
 }
 
@@ -104,12 +144,13 @@ pub async fn serve(
     shared: Shared,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    let service = router(shared).into_make_service_with_connect_info::<std::net::SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await
 }
 
 /// All hosts as JSON, as the API gives them: for the command line.
 pub fn hosts_json(shared: &Shared) -> serde_json::Result<serde_json::Value> {
-    serde_json::to_value(hosts::all(shared))
+    serde_json::to_value(hosts::all(shared, &caller::Scope::default()))
 }
 
 /// How the InfluxDBs are, as JSON, as the API gives it. Reads files.
