@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use support::peer::{self, Peer};
 use support::server::{Server, api_token, wait_for};
 
 const PHRASE: &str = "a phrase of five words";
@@ -97,6 +98,11 @@ fn logged_in(server: &Server, name: &str, password: &str) -> Asker {
     Asker::browser(server, &answer.cookie())
 }
 
+/// A directory as a server wants it.
+fn home() -> tempfile::TempDir {
+    tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o700)).tempdir().unwrap()
+}
+
 /// Starts a server whose administrator has [`PHRASE`].
 fn start(dir: &Path, args: &[&str]) -> Server {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -155,7 +161,7 @@ fn holds_text(dir: &Path, text: &str, but: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_first_password_lies_in_its_file_until_it_is_changed_which_comes_before_all_else() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = home();
     let mut server = Server::start(dir.path(), &[]);
     let file = dir.path().join("admin-password");
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -205,7 +211,7 @@ fn the_first_password_lies_in_its_file_until_it_is_changed_which_comes_before_al
 
 #[test]
 fn one_logs_out_here_or_everywhere_and_a_login_ends_by_itself() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = home();
     let config = dir.path().join("server.toml");
     std::fs::write(&config, "[accounts]\nsession_idle = \"3s\"\nsession_lifetime = \"8s\"\n").unwrap();
     let server = start(&dir.path().join("data"), &["--config", config.to_str().unwrap()]);
@@ -235,7 +241,7 @@ fn one_logs_out_here_or_everywhere_and_a_login_ends_by_itself() {
 
 #[test]
 fn another_sites_page_changes_nothing_with_a_persons_cookie() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = home();
     let server = start(dir.path(), &[]);
     let own = logged_in(&server, "admin", PHRASE);
     let user = || Some(json!({ "name": "eve", "password": OTHER, "role": "admin" }));
@@ -265,7 +271,7 @@ fn another_sites_page_changes_nothing_with_a_persons_cookie() {
 
 #[test]
 fn who_guesses_waits_while_others_log_in() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = home();
     let server = start(dir.path(), &[]);
     let guesser = Asker { from: Some([127, 0, 0, 2].into()), headers: Vec::new() };
     let answers: Vec<Answer> =
@@ -298,7 +304,7 @@ fn who_guesses_waits_while_others_log_in() {
 
 #[test]
 fn each_sees_and_does_what_role_access_and_scope_say() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = home();
     let server = start(dir.path(), &[]);
     let nobody = Asker::default();
     for path in [
@@ -369,8 +375,35 @@ fn each_sees_and_does_what_role_access_and_scope_say() {
 }
 
 #[test]
+fn a_scoped_viewer_sees_nothing_of_hosts_outside_the_scope() {
+    let dir = home();
+    let server = start(dir.path(), &[]);
+    let (mut peer, _) = Peer::welcome(server.clients, peer::hello(7, "web-1"));
+    peer.send(1, peer::sample(peer::now_ms(), 60));
+    let add = ["user", "add", "sam", "--role", "viewer", "--scope", "env=prod"];
+    done(dir.path(), &add, OTHER);
+    done(dir.path(), &["user", "add", "vera", "--role", "viewer"], OTHER);
+    let (sam, vera) = (logged_in(&server, "sam", OTHER), logged_in(&server, "vera", OTHER));
+    let names = |who: &Asker| {
+        let listed = who.get(&server, "/api/v1/hosts").json();
+        listed["hosts"].as_array().unwrap().iter().map(|host| host["name"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!((names(&vera), names(&sam)), (vec!["\"web-1\"".to_owned()], Vec::new()));
+    for path in [
+        "/api/v1/hosts/web-1",
+        "/api/v1/hosts/web-1/latest",
+        "/api/v1/hosts/web-1/series?field=system.uptime",
+    ] {
+        assert_eq!(vera.get(&server, path).status, 200, "{path}");
+        let (hidden, unknown) = (sam.get(&server, path), sam.get(&server, &path.replace("web-1", "web-9")));
+        assert_eq!(hidden.status, 404, "{path}");
+        assert_eq!(hidden.body.replace("web-1", "web-9"), unknown.body, "as if there were none");
+    }
+}
+
+#[test]
 fn an_api_token_does_what_it_is_for_until_it_is_revoked() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = home();
     let mut server = start(dir.path(), &[]);
     let admin = logged_in(&server, "admin", PHRASE);
     let create = |body: Value| admin.ask(&server, "POST", "/api/v1/tokens", Some(body));
@@ -436,7 +469,7 @@ fn an_api_token_does_what_it_is_for_until_it_is_revoked() {
 
 #[test]
 fn the_commands_work_beside_a_server_and_without_one() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = home();
     let mut server = start(dir.path(), &[]);
     done(dir.path(), &["user", "add", "ann", "--role", "admin"], &format!("{OTHER}\n"));
     let ann = logged_in(&server, "ann", OTHER);
@@ -473,7 +506,7 @@ fn the_commands_work_beside_a_server_and_without_one() {
 
 #[test]
 fn a_first_password_that_cannot_be_is_refused_with_words() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = home();
     let output = Command::new(env!("CARGO_BIN_EXE_vitals-server"))
         .args(["run", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--data-dir"])
         .arg(dir.path())

@@ -110,7 +110,7 @@ impl Password {
         let low = self.0.to_lowercase();
         let name = person.to_lowercase();
         let rest = low.replace(&name, "");
-        if !name.is_empty() && rest != low && rest.chars().count() < 4 {
+        if !name.is_empty() && rest != low && rest.chars().count() < 6 {
             return Err(PasswordError::Name);
         }
         if is_obvious(&low) { Err(PasswordError::Obvious) } else { Ok(()) }
