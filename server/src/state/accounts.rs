@@ -179,3 +179,7 @@ pub(super) fn count(tx: &Transaction<'_>, sql: &str) -> Result<usize, StateError
     let count: u32 = tx.query_row(sql, [], |row| row.get(0))?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
+
+#[cfg(test)]
+#[path = "accounts_tests.rs"]
+mod tests;

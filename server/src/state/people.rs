@@ -106,6 +106,9 @@ pub struct PersonChange {
     pub password: Option<(Password, bool)>,
 }
 
+/// A person as changed, and what was done, for the log.
+type Changed = (Arc<Person>, Vec<(Action, String)>);
+
 fn check(person: &Person) -> Result<(), AccountError> {
     if !is_plain_name(&person.name) || RESERVED.contains(&&*person.name) {
         return Err(AccountError::Name(person.name.to_string()));
@@ -245,7 +248,7 @@ impl State {
             }
             Ok(Ok((Arc::new(person), done)))
         };
-        let then = move |outcome: &Result<(Arc<Person>, Vec<(Action, String)>), AccountError>| {
+        let then = move |outcome: &Result<Changed, AccountError>| {
             let Ok((person, done)) = outcome else { return };
             accounts.people.put(person.name.clone(), person.clone());
             accounts.end_logins_of(&person.name);
