@@ -54,7 +54,7 @@ impl Caller {
             Ok(())
         } else {
             Err(Problem::forbidden(format!(
-                "this needs the right to {}, and yours is to {}",
+                "this needs the access {}, and yours is {}",
                 access.word(),
                 self.access.word()
             )))
