@@ -1,6 +1,7 @@
 //! The whole server: opens everything in the order in which data flows, runs until told to stop, and closes in the
 //! opposite order.
 
+mod first_admin;
 pub mod targets;
 
 use std::collections::HashMap;
@@ -86,6 +87,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         seats: Arc::default(),
         keys: Arc::new(Keys::open(&config, &data_dir)?),
     };
+    first_admin::make(&config, &data_dir, &state).await?;
     // Registered before the store starts to read: what one reader has passed goes unless another is known to need it.
     let influx = targets::open(&config, &data_dir, &journal, &metrics)?;
     let store = Store::open(
@@ -137,6 +139,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         metrics: metrics.clone(),
         targets: known_targets,
         place: place.clone(),
+        auth: api::auth::Auth::default(),
         keep_raw: config.store.keep_raw,
     };
     let control = control::bind(data_dir.path()).context("cannot make the socket for commands")?;

@@ -16,6 +16,8 @@ Examples:
   VITALS_INFLUX_TOKEN=… vitals-server run --influx-url http://127.0.0.1:8086
   vitals-server check-config                            what is in force, secrets masked
   vitals-server hosts                                   all hosts and whether they are there
+  vitals-server user passwd admin --generate            a new password for the one who is locked out
+  vitals-server api-token create --name grafana         a token with which a program reads the API
   vitals-server targets                                 how each InfluxDB is, and what to do about it
   vitals-server backfill --from 2026-01-31T12:00:00Z    write history to InfluxDB again, from then until now
 

@@ -147,7 +147,7 @@ fn a_fresh_start_on_all_addresses_serves_https_with_a_certificate_of_its_own() {
     is_guarded(&head);
     assert!(!head.contains("strict-transport-security"), "only where it is asked for: {head}");
     for (request, wanted) in [
-        ("GET /nowhere HTTP/1.1\r\nHost: a.example\r\n\r\n", 404),
+        ("GET /nowhere HTTP/1.1\r\nHost: a.example\r\n\r\n", 401),
         ("DELETE /healthz HTTP/1.1\r\nHost: a.example\r\n\r\n", 405),
         ("OPTIONS /healthz HTTP/1.1\r\nHost: a.example\r\nOrigin: https://evil.example\r\n\r\n", 405),
         ("POST /api/v1/session HTTP/1.1\r\nHost: a.example\r\nContent-Length: 999999\r\n\r\n", 413),

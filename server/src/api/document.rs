@@ -12,6 +12,11 @@ const ANY: [(&str, &str); 4] = [
         "Too many requests are under way, or the answer was not ready in time; `Retry-After` says when to try again.",
     ),
 ];
+/// What any request may get that is not open to all, from the gate.
+const CLOSED: [(&str, &str); 2] = [
+    ("401", "Nobody is logged in, and no API token that holds is shown."),
+    ("403", "The caller may not do this, or must change the password first; or another site's page asks."),
+];
 /// How errors are said (RFC 9457).
 const PROBLEM: &str = "application/problem+json";
 
@@ -20,8 +25,10 @@ pub fn complete(mut document: Value) -> Value {
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
     let operations = paths.into_iter().flatten().filter_map(|(_, path)| path.as_object_mut()).flatten();
     for (_, operation) in operations {
+        // What is open says so itself.
+        let closed = if operation.get("security").is_some() { &[][..] } else { &CLOSED };
         let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { continue };
-        for (status, description) in ANY {
+        for (status, description) in ANY.iter().chain(closed).copied() {
             let problem = json!({"schema": {"$ref": "#/components/schemas/Problem"}});
             let response = json!({"description": description, "content": {PROBLEM: problem}});
             responses.entry(status).or_insert(response);
@@ -58,8 +65,12 @@ mod tests {
         let mut count = 0;
         for (path, operations) in document["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
-                for status in ["400", "408", "413", "503"] {
-                    assert!(operation["responses"].get(status).is_some(), "{method} {path}: {status}");
+                let is_open = ["/healthz", "/readyz"].contains(&path.as_str())
+                    || (path == "/api/v1/session" && method == "post");
+                assert_eq!(operation.get("security").is_some(), is_open, "{method} {path}");
+                let closed = if is_open { &[][..] } else { &["401", "403"] };
+                for status in ["400", "408", "413", "503"].iter().chain(closed) {
+                    assert!(operation["responses"].get(*status).is_some(), "{method} {path}: {status}");
                 }
                 assert!(
                     !operation

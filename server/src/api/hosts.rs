@@ -14,6 +14,7 @@ use vitals_wire::sample::Sample;
 use vitals_wire::section::{Section, TopProcesses};
 
 use super::Shared;
+use super::caller::{Caller, Reader, Scope};
 use super::error::Problem;
 use super::extract::{Json, Path};
 use crate::session::seats::Cloned;
@@ -136,24 +137,43 @@ pub struct LatestPoint {
 }
 
 /// All hosts known, by name.
-#[utoipa::path(get, path = "/api/v1/hosts", tag = "hosts", responses((status = 200, body = HostList)))]
-pub async fn list(State(shared): State<Shared>) -> Json<HostList> {
-    Json(all(&shared))
+#[utoipa::path(
+    get, path = "/api/v1/hosts", tag = "hosts",
+    responses(
+        (status = 200, description = "All hosts that the caller may see.", body = HostList),
+        (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The password must be changed first.", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list(State(shared): State<Shared>, Reader(caller): Reader) -> Json<HostList> {
+    Json(all(&shared, &caller.scope))
 }
 
-/// All hosts, for the API and the command line.
-pub fn all(shared: &Shared) -> HostList {
-    HostList { hosts: shared.state.hosts().iter().map(|host| info(shared, host)).collect() }
+/// All hosts of a scope, for the API and the command line.
+pub fn all(shared: &Shared, scope: &Scope) -> HostList {
+    let hosts = shared.state.hosts();
+    let seen = hosts.iter().filter(|host| scope.covers(host));
+    HostList { hosts: seen.map(|host| info(shared, host)).collect() }
 }
 
 /// One host.
 #[utoipa::path(
     get, path = "/api/v1/hosts/{host}", tag = "hosts",
     params(("host" = String, Path, description = "Its id or its present name.")),
-    responses((status = 200, body = HostInfo), (status = 404, body = Problem))
+    responses(
+        (status = 200, description = "The host.", body = HostInfo),
+        (status = 400, description = "A path that cannot be read.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The password must be changed first.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such host, or none that the caller may see.", body = Problem, content_type = "application/problem+json"),
+    )
 )]
-pub async fn one(State(shared): State<Shared>, Path(host): Path<String>) -> Result<Json<HostInfo>, Problem> {
-    let host = find(&shared, &host)?;
+pub async fn one(
+    State(shared): State<Shared>,
+    Reader(caller): Reader,
+    Path(host): Path<String>,
+) -> Result<Json<HostInfo>, Problem> {
+    let host = find(&shared, &caller, &host)?;
     Ok(Json(info(&shared, &host)))
 }
 
@@ -162,12 +182,19 @@ pub async fn one(State(shared): State<Shared>, Path(host): Path<String>) -> Resu
     get, path = "/api/v1/hosts/{host}/latest", tag = "hosts",
     params(("host" = String, Path, description = "Its id or its present name.")),
     responses(
-        (status = 200, body = Latest),
-        (status = 404, description = "No such host, or it has not been heard since the server's start.", body = Problem),
+        (status = 200, description = "Its newest reading.", body = Latest),
+        (status = 400, description = "A path that cannot be read.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The password must be changed first.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such host, none that the caller may see, or one that has not been heard since the server's start.", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn latest(State(shared): State<Shared>, Path(host): Path<String>) -> Result<Json<Latest>, Problem> {
-    let host = find(&shared, &host)?;
+pub async fn latest(
+    State(shared): State<Shared>,
+    Reader(caller): Reader,
+    Path(host): Path<String>,
+) -> Result<Json<Latest>, Problem> {
+    let host = find(&shared, &caller, &host)?;
     let now = shared.live.host(host.id);
     let sample = now.as_ref().and_then(|now| now.sample.clone());
     let sample = sample.ok_or_else(|| {
@@ -218,8 +245,10 @@ fn json_of(value: Value<'_>) -> serde_json::Value {
     }
 }
 
-pub(super) fn find(shared: &Shared, host: &str) -> Result<Arc<Host>, Problem> {
-    shared.state.find(host).ok_or_else(|| Problem::not_found(format!("no host has the id or name {host:?}")))
+/// A host that the caller may see.
+pub(super) fn find(shared: &Shared, caller: &Caller, host: &str) -> Result<Arc<Host>, Problem> {
+    let found = shared.state.find(host).filter(|host| caller.scope.covers(host));
+    found.ok_or_else(|| Problem::not_found(format!("no host has the id or name {host:?}")))
 }
 
 fn info(shared: &Shared, host: &Host) -> HostInfo {

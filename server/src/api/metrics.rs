@@ -3,17 +3,33 @@
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 
 use super::Shared;
+use super::caller::Caller;
+use super::error::Problem;
 use crate::metrics::{Histogram, Metrics, Reasons, TargetMetrics};
 use crate::process;
 
 /// The server's own figures in Prometheus' text format.
-#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, description = "Figures.", body = String)))]
-pub async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+#[utoipa::path(
+    get, path = "/metrics", tag = "health",
+    responses(
+        (status = 200, description = "Figures.", body = String, content_type = "text/plain"),
+        (status = 401, description = "Nobody is logged in; with the server's option `http.open_metrics` nobody need be.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The caller does not see all hosts, or must change the password first.", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn metrics(
+    State(shared): State<Shared>,
+    // Absent where the gate lets everybody in.
+    caller: Option<Extension<Caller>>,
+) -> Result<impl IntoResponse, Problem> {
+    if let Some(Extension(caller)) = caller {
+        caller.sees_all()?;
+    }
     let (hosts, hosts_up) = shared.live.count();
     let mut text = Text::default();
     text.gauge("vitals_hosts", "Hosts known.", hosts);
@@ -39,7 +55,7 @@ pub async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let usage = process::read();
     text.gauge("process_resident_memory_bytes", "Resident memory.", usage.memory_bytes);
     text.counter("process_cpu_seconds_total", "CPU time used.", usage.cpu_ms as f64 / 1_000.0);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0)
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text.0))
 }
 
 fn write_all(text: &mut Text, metrics: &Metrics) {

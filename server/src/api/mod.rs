@@ -1,9 +1,12 @@
 //! The HTTP API: reads `store` and `live`, and is described by its own OpenAPI document.
 //!
-//! A request passes `serve` (connections, TLS), `headers` (what each answer says to browsers), `origin` (from where, and
-//! whether this port listens to it), `limits` (how many, how long), and then its handler. Handlers take what is asked with
-//! `extract`, and refuse with an `error::Problem`.
+//! A request passes [`serve`](mod@serve) (connections, TLS), [`headers`] (what each answer says to browsers), [`origin`]
+//! (from where, and whether this port listens to it), [`limits`] (how many, how long), [`auth::gate`] (who calls), and then its
+//! handler. Handlers take what is asked with [`extract`], what the caller must be allowed with [`caller`], and refuse with an
+//! [`error::Problem`].
 
+mod audit;
+pub mod auth;
 pub mod caller;
 mod crowd;
 mod document;
@@ -17,7 +20,10 @@ mod metrics;
 mod origin;
 mod series;
 mod serve;
+mod session;
 mod targets;
+pub(crate) mod tokens;
+mod users;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +37,8 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -65,6 +72,8 @@ pub struct Shared {
     pub targets: Arc<[Arc<Target>]>,
     /// Who may do what.
     pub place: Place,
+    /// What logging in needs.
+    pub auth: auth::Auth,
     /// How long history is kept.
     pub keep_raw: Duration,
 }
@@ -77,9 +86,32 @@ pub struct Shared {
         (name = "history", description = "What hosts said before."),
         (name = "influx", description = "InfluxDB, which is written to."),
         (name = "health", description = "How the server itself is."),
-    )
+        (name = "session", description = "Logging in and out, and who one is."),
+        (name = "users", description = "People, for administrators."),
+        (name = "tokens", description = "API tokens, for administrators."),
+        (name = "audit", description = "Who changed what, for administrators."),
+    ),
+    modifiers(&Ways),
+    security(("cookie" = []), ("bearer" = []))
 )]
 struct Document;
+
+/// The ways to show who one is.
+struct Ways;
+
+impl Modify for Ways {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let parts = document.components.get_or_insert_default();
+        let cookie = ApiKeyValue::with_description(
+            "__Host-vitals",
+            "A person's login, made by POST /api/v1/session; on plain HTTP, which is loopback's, it is called vitals-session. What changes something must come from the server's own page (Origin or Sec-Fetch-Site).",
+        );
+        parts.add_security_scheme("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie)));
+        let bearer =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API token: vt_…"));
+        parts.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+    }
+}
 
 /// The routes and their description.
 fn routes() -> OpenApiRouter<Shared> {
@@ -90,6 +122,14 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(series::series))
         .routes(routes!(targets::list))
         .routes(routes!(targets::quarantine))
+        .routes(routes!(session::log_in, session::log_out))
+        .routes(routes!(session::me))
+        .routes(routes!(session::change_password))
+        .routes(routes!(users::list, users::add))
+        .routes(routes!(users::one, users::change, users::remove))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(audit::list))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
@@ -97,7 +137,7 @@ fn routes() -> OpenApiRouter<Shared> {
 
 /// The same with their state, and with their description to be asked for.
 fn router(shared: Shared) -> Router {
-    let (router, document) = routes().with_state(shared).split_for_parts();
+    let (router, document) = routes().with_state(shared.clone()).split_for_parts();
     // Made once: plain values, which always serialize; should they not, the answer says why.
     let document: Arc<str> = serde_json::to_value(document)
         .map_or_else(
@@ -117,6 +157,7 @@ fn router(shared: Shared) -> Router {
         .fallback(|request: Request| async move {
             Problem::not_found(format!("no such path: {}", request.uri().path()))
         })
+        .layer(middleware::from_fn_with_state(shared, auth::gate))
 }
 
 /// Serves until the shutdown, with TLS where it is told how.
@@ -149,7 +190,7 @@ fn guarded(router: Router, limits: Limits, proxies: Arc<[Network]>, hsts: bool) 
 
 /// All hosts as JSON, as the API gives them: for the command line.
 pub fn hosts_json(shared: &Shared) -> serde_json::Result<serde_json::Value> {
-    serde_json::to_value(hosts::all(shared))
+    serde_json::to_value(hosts::all(shared, &caller::Scope::default()))
 }
 
 /// How the InfluxDBs are, as JSON, as the API gives it. Reads files.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
+use super::caller::Reader;
 use super::error::Problem;
 use super::extract::{Json, Path, Query};
 use super::hosts::find;
@@ -82,18 +83,21 @@ pub enum Number {
     get, path = "/api/v1/hosts/{host}/series", tag = "history",
     params(("host" = String, Path, description = "Its id or its present name."), SeriesQuery),
     responses(
-        (status = 200, body = SeriesAnswer),
-        (status = 400, description = "A field or time that cannot be read, or too many points.", body = Problem),
-        (status = 404, description = "No such host.", body = Problem),
-        (status = 503, description = "History cannot be read now.", body = Problem),
+        (status = 200, description = "What was found.", body = SeriesAnswer),
+        (status = 400, description = "A field or time that cannot be read, or too many points.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The password must be changed first.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such host, or none that the caller may see.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "History cannot be read now.", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn series(
     State(shared): State<Shared>,
+    Reader(caller): Reader,
     Path(host): Path<String>,
     Query(query): Query<SeriesQuery>,
 ) -> Result<Json<SeriesAnswer>, Problem> {
-    let host = find(&shared, &host)?;
+    let host = find(&shared, &caller, &host)?;
     let field: FieldSelector =
         query.field.parse().map_err(|error| Problem::bad_request(format!("field: {error}")))?;
     let time_of = |name: &str, text: Option<&str>| {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
+use super::caller::Reader;
 use super::error::Problem;
 use super::extract::{Json, Query};
 use crate::influx::{Health, Target};
@@ -119,8 +120,17 @@ pub struct QuarantineQuery {
 }
 
 /// All InfluxDBs that are written to, and how each is.
-#[utoipa::path(get, path = "/api/v1/targets", tag = "influx", responses((status = 200, body = TargetList)))]
-pub async fn list(State(shared): State<Shared>) -> Result<Json<TargetList>, Problem> {
+#[utoipa::path(
+    get, path = "/api/v1/targets", tag = "influx",
+    responses(
+        (status = 200, description = "All of them.", body = TargetList),
+        (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The caller does not see all hosts, or must change the password first.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The server cannot look now.", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list(State(shared): State<Shared>, Reader(caller): Reader) -> Result<Json<TargetList>, Problem> {
+    caller.sees_all()?;
     let listed = tokio::task::spawn_blocking(move || all(&shared.targets, true)).await;
     listed.map(Json).map_err(|error| Problem::unavailable(error.to_string()))
 }
@@ -130,16 +140,20 @@ pub async fn list(State(shared): State<Shared>) -> Result<Json<TargetList>, Prob
     get, path = "/api/v1/quarantine", tag = "influx",
     params(QuarantineQuery),
     responses(
-        (status = 200, body = QuarantineList),
-        (status = 400, description = "Too many lines are asked for.", body = Problem),
-        (status = 404, description = "No such target.", body = Problem),
-        (status = 503, description = "The quarantine cannot be read now.", body = Problem),
+        (status = 200, description = "Lines, newest first.", body = QuarantineList),
+        (status = 400, description = "A query that cannot be read, or too many lines.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The caller does not see all hosts, or must change the password first.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such target.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The quarantine cannot be read now.", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub async fn quarantine(
     State(shared): State<Shared>,
+    Reader(caller): Reader,
     Query(query): Query<QuarantineQuery>,
 ) -> Result<Json<QuarantineList>, Problem> {
+    caller.sees_all()?;
     let limit = query.limit.unwrap_or(DEFAULT_LINES);
     if limit > MAX_LINES {
         return Err(Problem::bad_request(format!("limit: at most {MAX_LINES}; go on with skip")));

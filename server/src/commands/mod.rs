@@ -7,6 +7,7 @@
 pub mod api_token;
 pub mod cert;
 pub mod host;
+mod terminal;
 pub mod token;
 pub mod user;
 
@@ -81,6 +82,35 @@ pub fn ask(config: &Config, request: Request) -> anyhow::Result<Value> {
         Some(Answer::Error(error)) => bail!("{error}"),
         None => at_rest(config, request),
     }
+}
+
+/// Rows of JSON objects in columns, for people.
+fn table(rows: &Value, columns: &[&str]) -> String {
+    fn cell(value: &Value) -> String {
+        match value {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => text.clone(),
+            Value::Object(pairs) if pairs.is_empty() => "-".to_owned(),
+            Value::Object(pairs) => {
+                let pairs = pairs.iter().map(|(key, value)| format!("{key}={}", cell(value)));
+                pairs.collect::<Vec<_>>().join(",")
+            }
+            other => other.to_string(),
+        }
+    }
+    let heads = columns.iter().map(|name| (*name).to_owned()).collect();
+    let rows = rows.as_array().into_iter().flatten();
+    let lines: Vec<Vec<String>> = std::iter::once(heads)
+        .chain(rows.map(|row| columns.iter().map(|name| cell(&row[*name])).collect()))
+        .collect();
+    let width =
+        |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let line = |cells: &Vec<String>| {
+        let cells = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    lines.iter().map(line).collect()
 }
 
 fn at_rest(config: &Config, request: Request) -> anyhow::Result<Value> {

@@ -177,6 +177,9 @@ impl Config {
         let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
         duration_within("shutdown_timeout", self.shutdown_timeout.0, second..=10 * minute)?;
         duration_within("clients.hello_timeout", clients.hello_timeout, second..=5 * minute)?;
+        let year = 365 * 24 * 60 * minute;
+        duration_within("accounts.session_idle", self.accounts.session_idle, second..=year)?;
+        duration_within("accounts.session_lifetime", self.accounts.session_lifetime, second..=year)?;
         duration_within("journal.group", self.journal.group, Duration::ZERO..=second)?;
         if self.journal.max_size < ByteSize::mib(1) {
             return wrong(format!(

@@ -5,10 +5,16 @@
 //! later of now and the host's newest committed timestamp + 1 ms, and spans never change. A sample is always written
 //! with the version whose span holds its timestamp, so a reader sees it once, also after a resend.
 
+pub mod accounts;
+pub mod api_tokens;
 pub mod audit;
 mod db;
 mod host;
 mod learnt;
+pub mod logins;
+pub mod password;
+pub mod people;
+mod rights;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,9 +28,11 @@ use vitals_wire::ids::HostId;
 use vitals_wire::line::HostTags;
 use vitals_wire::message::Hello;
 
+use accounts::Accounts;
 pub use audit::{Action, Entry};
 use db::Db;
 pub use host::{FactsRecord, Host, Version};
+pub use rights::{Access, Scope};
 
 /// Changes that wait for the next transaction.
 const QUEUE: usize = 1024;
@@ -84,6 +92,7 @@ enum Job {
 #[derive(Clone)]
 pub struct State {
     hosts: Arc<Hosts>,
+    accounts: Arc<Accounts>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -91,7 +100,8 @@ impl State {
     /// Opens `state.db`, making it where it is missing, and starts the thread that writes it. The thread ends when the
     /// last handle is gone.
     pub fn open(path: &Path) -> Result<(Self, JoinHandle<()>), StateError> {
-        let db = Db::open(path)?;
+        let mut db = Db::open(path)?;
+        let accounts = Arc::new(Accounts::open(path, &mut db)?);
         let hosts: Hosts =
             RwLock::new(db.hosts()?.into_iter().map(|host| (host.id, Arc::new(host))).collect());
         let names = read(&hosts).values().map(|host| (host.name().into(), host.id)).collect();
@@ -102,7 +112,7 @@ impl State {
             .name("state".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|error| StateError::Disk(error.to_string()))?;
-        Ok((Self { hosts, jobs }, thread))
+        Ok((Self { hosts, accounts, jobs }, thread))
     }
 
     /// The record of a host whose `Hello` says nothing new.
@@ -141,10 +151,24 @@ impl State {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, StateError> + Send + 'static,
     ) -> Result<T, StateError> {
+        self.transaction_then(work, |_| ()).await
+    }
+
+    /// The same, and runs `then` on that thread once it is on disk, before any later work: what is held in memory follows in
+    /// the order of the transactions, also when whoever asked is gone.
+    async fn transaction_then<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StateError> + Send + 'static,
+        then: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, StateError> {
         let (done, outcome) = oneshot::channel();
         let work = Box::new(move |db: &mut Db| {
+            let outcome = db.transaction(work);
+            if let Ok(done) = &outcome {
+                then(done);
+            }
             // Whoever asked may be gone; what was done stands all the same.
-            let _ = done.send(db.transaction(work));
+            let _ = done.send(outcome);
         });
         self.jobs.send(Job::Work(work)).await.map_err(|_| StateError::Closed)?;
         outcome.await.map_err(|_| StateError::Closed)?

@@ -17,6 +17,8 @@ pub struct Server {
     /// Where the API is.
     pub http: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    /// An administrator's API token, which `get`, `json` and `metric` send.
+    pub token: Option<String>,
 }
 
 impl Server {
@@ -71,12 +73,13 @@ impl Server {
                 }
             }
         });
-        let mut server = Self { child, clients, http, log };
+        let mut server = Self { child, clients, http, log, token: None };
         let start = Instant::now();
         loop {
             if let Some(line) = server.log_line("vitals-server runs") {
                 server.clients = field(&line, "clients").parse().unwrap();
                 server.http = field(&line, "http").parse().unwrap();
+                server.token = api_token(data_dir, &format!("test-{}", server.pid()), &["--access", "admin"]);
                 return server;
             }
             if let Some(status) = server.child.try_wait().unwrap() {
@@ -104,7 +107,7 @@ impl Server {
 
     /// Status and body of a GET.
     pub fn get(&self, path: &str) -> (u16, String) {
-        get(self.http, path)
+        get(self.http, path, self.token.as_deref())
     }
 
     /// The JSON of a GET that must succeed.
@@ -163,11 +166,24 @@ impl Drop for Server {
     }
 }
 
-/// Status and body of a GET.
-pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+/// Makes an API token beside the running server; `None` where it cannot, as with a disk that is full.
+pub fn api_token(data_dir: &Path, name: &str, args: &[&str]) -> Option<String> {
+    let made = Command::new(env!("CARGO_BIN_EXE_vitals-server"))
+        .args(["api-token", "create", "--name", name, "--expires", "never", "--json", "--data-dir"])
+        .arg(data_dir)
+        .args(args)
+        .output()
+        .unwrap();
+    let made: Value = serde_json::from_slice(&made.stdout).ok()?;
+    Some(made["secret"].as_str()?.to_owned())
+}
+
+/// Status and body of a GET with an API token.
+pub fn get(address: SocketAddr, path: &str, token: Option<&str>) -> (u16, String) {
+    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n{bearer}Connection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let answer = String::from_utf8(answer).unwrap();
