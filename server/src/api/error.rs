@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::state::StateError;
+
 /// What went wrong, as `application/problem+json` (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Problem {
@@ -56,9 +58,28 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// What is asked for is understood, and cannot be.
+    pub fn unprocessable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
     /// The server cannot do it now.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+}
+
+impl From<StateError> for Problem {
+    fn from(error: StateError) -> Self {
+        let detail = error.to_string();
+        match error {
+            StateError::Gone(_) | StateError::NoToken(_) => Self::not_found(detail),
+            StateError::NameTaken(_) | StateError::TooManyTokens | StateError::TooManyVersions => {
+                Self::conflict(detail)
+            }
+            StateError::Name(_) | StateError::TooManyLabels => Self::unprocessable(detail),
+            _ => Self::unavailable(detail),
+        }
     }
 }
 

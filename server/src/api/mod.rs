@@ -8,6 +8,7 @@ mod error;
 mod extract;
 mod health;
 mod hosts;
+mod join_tokens;
 mod metrics;
 mod series;
 mod targets;
@@ -73,7 +74,11 @@ struct Document;
 fn router(shared: Shared) -> axum::Router {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(hosts::list))
-        .routes(routes!(hosts::one))
+        .routes(routes!(hosts::one, hosts::change, hosts::remove))
+        .routes(routes!(hosts::rotate))
+        .routes(routes!(hosts::revoke))
+        .routes(routes!(join_tokens::list, join_tokens::create))
+        .routes(routes!(join_tokens::revoke))
         .routes(routes!(hosts::latest))
         .routes(routes!(series::series))
         .routes(routes!(targets::list))
@@ -110,6 +115,14 @@ pub async fn serve(
 /// All hosts as JSON, as the API gives them: for the command line.
 pub fn hosts_json(shared: &Shared) -> serde_json::Result<serde_json::Value> {
     serde_json::to_value(hosts::all(shared))
+}
+
+/// The same while no server runs.
+///
+/// # Errors
+/// It is no JSON, which cannot be.
+pub fn hosts_json_at_rest(state: &State) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(hosts::all_at_rest(state))
 }
 
 /// How the InfluxDBs are, as JSON, as the API gives it. Reads files.

@@ -54,6 +54,7 @@ impl Rig {
             hello_timeout: Duration::from_millis(500),
             shutdown: CancellationToken::new(),
             seldom: Seldom::default(),
+            refused_hosts: RefusedHosts::default(),
             room,
             newest_kept: Arc::new(|_| None),
         };

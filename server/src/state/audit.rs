@@ -132,8 +132,7 @@ impl State {
         detail: impl Into<String>,
     ) -> Result<(), StateError> {
         let (by, target, detail) = (by.clone(), target.into(), detail.into());
-        let word = action.word();
-        info!(audit = word, by = &*by.who, from = &*by.from, target_name = target, detail, "audit");
+        say(&by, action, &target, &detail);
         self.transaction(move |tx| write(tx, &by, action, &target, &detail)).await
     }
 
@@ -162,6 +161,11 @@ impl State {
         })
         .await
     }
+}
+
+/// Says it in the log.
+pub(super) fn say(by: &By, action: Action, target: &str, detail: &str) {
+    info!(audit = action.word(), by = &*by.who, from = &*by.from, target_name = target, detail, "audit");
 }
 
 /// Takes it down within a transaction of who changes something.
