@@ -164,6 +164,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         seldom: Seldom::default(),
         refused_hosts: session::RefusedHosts::default(),
         room: session::Room::default(),
+        books: session::Books::new(config.limits.clone()),
         newest_kept,
     });
     let caps = Caps {

@@ -127,6 +127,12 @@ pub struct Metrics {
     pub figures_not_finite: Counter,
     /// Batches not kept because too many of the same client waited for their commit. It sends them again.
     pub batches_deferred: Counter,
+    /// Batches of backlog not taken because their host is beyond its limits. It sends them again.
+    pub batches_over_limit: Counter,
+    /// Samples for the live view alone that were ignored because their host is beyond its limits.
+    pub live_over_limit: Counter,
+    /// Points of series beyond their host's cap, taken out of samples before they are kept, by measurement.
+    pub series_dropped: Reasons,
     /// Samples of the server's own, and events, that could not be kept.
     pub own_dropped: Counter,
     /// Samples that the store already had.
@@ -269,6 +275,9 @@ impl Metrics {
             sections_damaged: Counter::default(),
             figures_not_finite: Counter::default(),
             batches_deferred: Counter::default(),
+            batches_over_limit: Counter::default(),
+            live_over_limit: Counter::default(),
+            series_dropped: Reasons::new(crate::session::LIMITED_MEASUREMENTS),
             own_dropped: Counter::default(),
             samples_duplicate: Counter::default(),
             batch_commit: Histogram::default(),

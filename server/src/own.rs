@@ -134,6 +134,8 @@ impl Own {
                 EventKind::Up => info!(host = name, "host up"),
                 EventKind::Down => warn!(host = name, reason = &*event.detail, "host down"),
                 EventKind::Bye => info!(host = name, reason = &*event.detail, "host off"),
+                // Said where it was seen.
+                EventKind::Cloned => {}
             }
             Event {
                 host: event.host,

@@ -264,7 +264,7 @@ fn client_health() -> impl Strategy<Value = ClientHealth> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let kind = proptest::sample::select(vec![EventKind::Up, EventKind::Down, EventKind::Bye]);
+    let kind = proptest::sample::select(EventKind::ALL.to_vec());
     (any::<[u8; 16]>(), text(), kind, text()).prop_map(|(host, name, kind, detail)| Event {
         host: HostId(host),
         name,

@@ -195,23 +195,30 @@ pub(crate) fn decode_record<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Resul
 #[derive(Debug)]
 pub struct FrameCodec<In, Out> {
     max_frame_bytes: usize,
+    /// Of the body of the frame that was read last.
+    frame_bytes: usize,
     messages: PhantomData<fn(Out) -> In>,
 }
 
 impl<In, Out> FrameCodec<In, Out> {
     /// Takes frames up to the protocol's cap.
     pub fn new() -> Self {
-        Self { max_frame_bytes: MAX_FRAME_BYTES, messages: PhantomData }
+        Self { max_frame_bytes: MAX_FRAME_BYTES, frame_bytes: 0, messages: PhantomData }
     }
 
     /// Takes only frames as small as a `Hello`, until `introduced` is called.
     pub fn for_strangers() -> Self {
-        Self { max_frame_bytes: MAX_HELLO_FRAME_BYTES, messages: PhantomData }
+        Self { max_frame_bytes: MAX_HELLO_FRAME_BYTES, frame_bytes: 0, messages: PhantomData }
     }
 
     /// The peer said a valid `Hello`: frames up to the protocol's cap are taken.
     pub fn introduced(&mut self) {
         self.max_frame_bytes = MAX_FRAME_BYTES;
+    }
+
+    /// Bytes of the frame that the last message came in, without its length.
+    pub fn frame_bytes(&self) -> usize {
+        self.frame_bytes
     }
 }
 
@@ -240,6 +247,7 @@ impl<In: Message, Out> Decoder for FrameCodec<In, Out> {
             return Ok(None);
         };
         let message = decode_frame_body(body)?;
+        self.frame_bytes = len;
         buffer.advance(HEADER_BYTES + len);
         if buffer.is_empty() && buffer.capacity() > IDLE_BUFFER_BYTES {
             *buffer = BytesMut::with_capacity(IDLE_BUFFER_BYTES);

@@ -16,7 +16,8 @@
 //! - The newest sample goes at once as a live batch of one, also after a reconnection unless it is settled; the older
 //!   ones follow as backlog, those of the spool first, within the server's window and at most [`BACKLOG_PER_SECOND`].
 //! - A batch that is not acknowledged in time ends the connection; backlog is only sent again, as long as other batches
-//!   are acknowledged: a server that has no room for it just then is not helped by a new connection.
+//!   are acknowledged, or the server says that it has put something off: one that has no room for it just then, or for
+//!   which it is too much, is not helped by a new connection.
 //! - Servers are tried in order. When all have failed: exponential backoff with full jitter. One that said "do not try
 //!   again" is left alone for [`BARRED`].
 

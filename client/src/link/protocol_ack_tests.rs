@@ -129,6 +129,20 @@ fn a_server_that_has_fallen_silent_is_left_also_if_backlog_is_under_way() {
 }
 
 #[test]
+fn a_server_that_says_that_it_puts_backlog_off_is_not_left_though_it_acknowledges_nothing() {
+    let (mut bench, _) = with_backlog_under_way();
+    bench.wait();
+    for _ in 0..5 {
+        let (_, is_backlog, times, _) = bench.batch();
+        assert!(is_backlog && times == [1, 2, 3], "{times:?}");
+        bench.pass(Duration::from_millis(10));
+        bench.ack(&[], &[]);
+        bench.pass(ACK_DEADLINE);
+    }
+    assert!(bench.link.is_connected() && bench.closed().is_empty() && bench.settled().is_empty());
+}
+
+#[test]
 fn a_live_sample_that_a_server_puts_off_goes_again_as_backlog_while_others_are_acknowledged() {
     let mut bench = Bench::new(1);
     bench.open(1, 256);

@@ -1,7 +1,9 @@
 //! Hosts, and what each said last.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,7 @@ use super::error::Problem;
 use super::extract::{Json, Path};
 use crate::commands::host::{label_changes, what_stays};
 use crate::live::HostNow;
+use crate::session::seats::Cloned;
 use crate::state::{Host, HostChange};
 use crate::{clock, time};
 
@@ -81,6 +84,13 @@ pub struct HostInfo {
     /// How many of its samples were refused for good since the server's start, by reason: `clock_ahead`, `too_old`, ….
     /// A reason that never was is absent.
     refused: BTreeMap<&'static str, u64>,
+    /// Points of series beyond its cap that were dropped since the server's start.
+    series_dropped: u64,
+    /// The addresses of two clients that use its identity at the same time, where that was seen within the last ten
+    /// minutes: a machine was copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = json!(["192.0.2.7:51234", "192.0.2.8:40112"]))]
+    clone_suspected: Option<Vec<String>>,
     /// What it is.
     facts: HostFacts,
 }
@@ -153,14 +163,12 @@ pub async fn list(State(shared): State<Shared>) -> Json<HostList> {
 
 /// All hosts, for the API and the command line.
 pub fn all(shared: &Shared) -> HostList {
-    HostList {
-        hosts: shared.state.hosts().iter().map(|host| info(host, shared.live.host(host.id))).collect(),
-    }
+    HostList { hosts: shared.state.hosts().iter().map(|host| info(shared, host)).collect() }
 }
 
 /// The same while no server runs: who they are, and nothing of now.
 pub fn all_at_rest(state: &crate::state::State) -> HostList {
-    let at_rest = |host: &Arc<Host>| HostInfo { state: "server not running", ..info(host, None) };
+    let at_rest = |host: &Arc<Host>| HostInfo { state: "server not running", ..info_of(host, None, None) };
     HostList { hosts: state.hosts().iter().map(at_rest).collect() }
 }
 
@@ -172,7 +180,7 @@ pub fn all_at_rest(state: &crate::state::State) -> HostList {
 )]
 pub async fn one(State(shared): State<Shared>, Path(host): Path<String>) -> Result<Json<HostInfo>, Problem> {
     let host = find(&shared, &host)?;
-    Ok(Json(info(&host, shared.live.host(host.id))))
+    Ok(Json(info(&shared, &host)))
 }
 
 /// A host's newest reading.
@@ -301,7 +309,7 @@ pub async fn change(
     }
     let change = HostChange { name: patch.name, labels: label_changes(patch.labels) };
     let host = shared.place.change_host(&caller.by, host.id, change).await?;
-    Ok(Json(info(&host, shared.live.host(host.id))))
+    Ok(Json(info(&shared, &host)))
 }
 
 /// Forgets a host: its name is free again, and its client is not enrolled any more. History and InfluxDB keep what they
@@ -348,7 +356,7 @@ pub async fn rotate(
 ) -> Result<Json<HostInfo>, Problem> {
     let host = managed(&caller, &shared, &host)?;
     let host = shared.place.rotate_host(&caller.by, host.id).await?;
-    Ok(Json(info(&host, shared.live.host(host.id))))
+    Ok(Json(info(&shared, &host)))
 }
 
 /// Shuts a host out: its connection ends at once, and its secret lets nobody in any more. A join token that replaces it lets
@@ -371,7 +379,7 @@ pub async fn revoke(
 ) -> Result<Json<HostInfo>, Problem> {
     let host = managed(&caller, &shared, &host)?;
     let host = shared.place.revoke_host(&caller.by, host.id).await?;
-    Ok(Json(info(&host, shared.live.host(host.id))))
+    Ok(Json(info(&shared, &host)))
 }
 
 /// A host that the caller may manage: one outside its scope is not there.
@@ -389,7 +397,11 @@ pub(super) fn find(shared: &Shared, host: &str) -> Result<Arc<Host>, Problem> {
     shared.state.find(host).ok_or_else(|| no_host(host))
 }
 
-fn info(host: &Host, now: Option<HostNow>) -> HostInfo {
+fn info(shared: &Shared, host: &Host) -> HostInfo {
+    info_of(host, shared.live.host(host.id), shared.place.seats.suspected(host.id, Instant::now()))
+}
+
+fn info_of(host: &Host, now: Option<HostNow>, cloned: Option<Cloned>) -> HostInfo {
     let (facts, labels) = (&host.facts, &host.newest().labels);
     HostInfo {
         id: host.id.to_string(),
@@ -409,6 +421,8 @@ fn info(host: &Host, now: Option<HostNow>) -> HostInfo {
         client_version: host.client_version.to_string(),
         address: now.as_ref().and_then(|now| now.peer.as_ref()).map(|peer| peer.address.to_string()),
         skew_ms: now.as_ref().and_then(|now| now.skew_ms),
+        series_dropped: now.as_ref().map_or(0, |now| now.series_dropped),
+        clone_suspected: cloned.map(|Cloned(both)| both.iter().map(SocketAddr::to_string).collect()),
         refused: now.map_or_else(BTreeMap::new, |now| {
             let counts = DropReason::ALL.iter().map(|reason| reason.word()).zip(now.refused);
             counts.filter(|(_, count)| *count > 0).collect()

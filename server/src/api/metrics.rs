@@ -63,6 +63,12 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
         m.own_dropped.get(),
     );
     text.counter("vitals_batches_deferred_total", "Batches to be sent again.", m.batches_deferred.get());
+    let help = "Batches of backlog beyond their host's limits, to be sent again.";
+    text.counter("vitals_batches_over_limit_total", help, m.batches_over_limit.get());
+    let help = "Samples for the live view alone, beyond their host's limits.";
+    text.counter("vitals_live_over_limit_total", help, m.live_over_limit.get());
+    let help = "Points of series beyond their host's cap.";
+    text.by("measurement", "vitals_series_dropped_total", help, &m.series_dropped);
     text.counter("vitals_sections_unknown_total", "Sections of an unknown kind.", m.sections_unknown.get());
     text.counter(
         "vitals_sections_damaged_total",
@@ -171,10 +177,14 @@ impl Text {
     }
 
     fn by_reason(&mut self, name: &str, help: &str, reasons: &Reasons) {
+        self.by("reason", name, help, reasons);
+    }
+
+    fn by(&mut self, label: &str, name: &str, help: &str, reasons: &Reasons) {
         self.head(name, help, "counter");
         for (reason, count) in reasons.iter() {
             // Reasons are words of ours: nothing to escape.
-            let _ = writeln!(self.0, "{name}{{reason=\"{reason}\"}} {count}");
+            let _ = writeln!(self.0, "{name}{{{label}=\"{reason}\"}} {count}");
         }
     }
 

@@ -164,6 +164,12 @@ impl Config {
         }
         within("http.max_requests", self.http.max_requests, 1..=100_000)?;
         within("limits.samples_per_second", self.limits.samples_per_second, 1..=100_000)?;
+        if self.limits.bytes_per_second < ByteSize::kib(1) {
+            return wrong(format!(
+                "limits.bytes_per_second = {} is too small: at least 1 KiB",
+                self.limits.bytes_per_second
+            ));
+        }
         within("limits.series", self.limits.series, 10..=1_000_000)?;
         let clients = &self.clients;
         within("clients.max_connections", clients.max_connections, 1..=MAX_CONNECTIONS)?;

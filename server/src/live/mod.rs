@@ -61,6 +61,8 @@ pub struct HostNow {
     pub skew_ms: Option<i64>,
     /// How many of its samples were refused since the server's start, in the order of `DropReason::ALL`.
     pub refused: Refusals,
+    /// Points of series beyond its cap that were dropped since the server's start.
+    pub series_dropped: u64,
     /// Its connection, while it has one.
     pub peer: Option<Peer>,
     /// Its newest sample.
@@ -76,6 +78,7 @@ struct Entry {
     heard_ms: Option<i64>,
     skew_ms: Option<i64>,
     refused: Refusals,
+    series_dropped: u64,
     peer: Option<Peer>,
     /// Counts connections, so that the end of an old one does not erase a newer.
     connection: u64,
@@ -115,7 +118,7 @@ impl Live {
         let presence = match last {
             Some((EventKind::Down, _)) => Presence::Down,
             Some((EventKind::Bye, word)) => Presence::Off(ByeReason::named(word)),
-            Some((EventKind::Up, _)) | None => Presence::Unknown,
+            Some((EventKind::Up | EventKind::Cloned, _)) | None => Presence::Unknown,
         };
         self.shard(host).entry(host).or_insert_with(|| Entry::new(Watch::known(now, interval, presence)));
     }
@@ -181,6 +184,18 @@ impl Live {
         if let Some(entry) = self.shard(host).get_mut(&host) {
             entry.refused[known.unwrap_or(DropReason::ALL.len() - 1)] += 1;
         }
+    }
+
+    /// Points of series beyond a host's cap were dropped.
+    pub fn series_dropped(&self, host: HostId, points: u64) {
+        if let Some(entry) = self.shard(host).get_mut(&host) {
+            entry.series_dropped += points;
+        }
+    }
+
+    /// A host's identity is used from two addresses, which `detail` names.
+    pub fn cloned(&self, host: HostId, detail: String) {
+        self.tell(host, Some(EventKind::Cloned), || detail);
     }
 
     /// Samples of a host up to this time are on disk.
@@ -268,6 +283,7 @@ impl Entry {
             heard_ms: None,
             skew_ms: None,
             refused: Refusals::default(),
+            series_dropped: 0,
             peer: None,
             connection: 0,
             committed_ms: None,
@@ -285,6 +301,7 @@ impl Entry {
             heard_ms: self.heard_ms,
             skew_ms: self.skew_ms,
             refused: self.refused,
+            series_dropped: self.series_dropped,
             peer: self.peer.clone(),
             sample: self.sample.clone(),
             received_ms: self.received_ms,

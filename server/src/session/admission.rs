@@ -129,6 +129,19 @@ pub(super) async fn admit(
     Ok(admitted.host)
 }
 
+/// Whether a host that was let in has not been revoked, removed or replaced since.
+///
+/// # Errors
+/// It was, in words.
+pub(super) fn still_stands(shared: &Shared, host: &Host) -> Result<(), Refused> {
+    match shared.state.host(host.id) {
+        None => Err(words(Denied::NotEnrolled)),
+        Some(now) if now.revoked_ms.is_some() => Err(words(Denied::Revoked)),
+        Some(now) if now.client != host.client => Err(words(Denied::Replaced)),
+        Some(_) => Ok(()),
+    }
+}
+
 /// Takes down the secret that a host uses from its next connection on. Nobody waits for it: until it is on disk the
 /// present one holds, and the host falls back to that where the next is refused.
 pub(super) fn keep_secret(shared: Arc<Shared>, id: HostId, name: Box<str>, secret: Secret) {

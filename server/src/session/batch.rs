@@ -6,6 +6,8 @@ use vitals_wire::message::{DropReason, RefusedSample, Samples};
 use vitals_wire::sample::Sample;
 use vitals_wire::section::Section;
 
+use super::protocol::Allowed;
+
 /// How far ahead of the server's clock a sample may be and still be stored.
 pub const MOST_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
@@ -38,11 +40,19 @@ pub struct Oddities {
 }
 
 /// Looks at each sample. `oldest_ms` is the oldest time that is still stored.
-pub(super) fn look_at(batch: Samples, now_ms: i64, oldest_ms: i64) -> Batch {
+pub(super) fn look_at(batch: Samples, now_ms: i64, oldest_ms: i64, allowed: Allowed) -> Batch {
+    let passing = match allowed {
+        Allowed::First(passing) => passing,
+        Allowed::All | Allowed::Later => usize::MAX,
+    };
     let newest_ms = now_ms.saturating_add(MOST_AHEAD.as_millis() as i64);
     let mut taken = Batch { number: batch.batch, backlog: batch.backlog, ..Batch::default() };
-    for sample in batch.samples.into_vec() {
+    for (place, sample) in batch.samples.into_vec().into_iter().enumerate() {
         let time_ms = sample.time_ms;
+        if place >= passing {
+            taken.refused.push(RefusedSample { time_ms, reason: DropReason::OverLimit });
+            continue;
+        }
         let oddities = look_into(&sample);
         taken.oddities.unknown += oddities.unknown;
         taken.oddities.damaged += oddities.damaged;

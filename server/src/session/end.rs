@@ -18,6 +18,8 @@ pub(super) enum End {
     Failed(std::io::Error),
     /// The server ended it with these words.
     Refused(Refused),
+    /// The session was told from outside to end, with these words where there are any.
+    Ordered(Option<Refused>),
 }
 
 impl From<Refused> for End {
@@ -51,7 +53,8 @@ impl End {
             End::Closed | End::Failed(_) if host.is_empty() => debug!(%peer, "stranger gone"),
             End::Closed => info!(host, %peer, reason = "closed", "client disconnected"),
             End::Failed(error) => info!(host, %peer, reason = "failed", %error, "client disconnected"),
-            End::Refused(refused) => {
+            End::Ordered(None) => info!(host, %peer, reason = "replaced", "client disconnected"),
+            End::Ordered(Some(refused)) | End::Refused(refused) => {
                 let (reason, error) = (refused.code.word(), &*refused.text);
                 shared.metrics.refused.add(reason, 1);
                 if refused.code == Refusal::ShuttingDown {

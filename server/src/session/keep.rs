@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 use vitals_wire::message::DropReason;
 use vitals_wire::record::Record;
 
 use super::protocol::{Batch, Protocol};
+use super::series::MEASUREMENTS;
 use super::{Guest, Shared};
 use crate::journal::{Encoded, Journal, JournalError};
 
@@ -103,6 +104,40 @@ pub(super) fn take(
         shared.metrics.batch_commit.observe(arrived.elapsed());
         number
     }))
+}
+
+/// A batch of backlog beyond the host's limits is not taken now. It shows that the host lives.
+pub(super) fn put_off(shared: &Shared, guest: &Guest, batch: &Batch, now_ms: i64) {
+    shared.metrics.batches_over_limit.add(1);
+    shared.live.heard(guest.id, guest.interval, now_ms);
+    debug!(
+        host = &*guest.name,
+        samples = batch.samples.len(),
+        "backlog is beyond the host's limits and comes again"
+    );
+}
+
+/// Takes out of a batch the points of series beyond the host's cap.
+pub(super) fn trim(shared: &Shared, guest: &Guest, batch: &mut Batch, now: Instant) {
+    let samples = batch.samples.iter_mut().chain(&mut batch.ahead);
+    let (surplus, told) = shared.books.trim(&guest.book, samples, now);
+    if surplus.count() == 0 {
+        return;
+    }
+    for (measurement, points) in MEASUREMENTS.iter().zip(surplus.points) {
+        shared.metrics.series_dropped.add(measurement, points);
+    }
+    shared.live.series_dropped(guest.id, surplus.count());
+    if let Some(points) = told {
+        let (host, cap, such_as) = (&*guest.name, shared.books.most_series(), surplus.named);
+        warn!(
+            host,
+            cap,
+            points,
+            ?such_as,
+            "a host has more series than limits.series: the surplus is dropped"
+        );
+    }
 }
 
 fn count(shared: &Shared, guest: &Guest, batch: &Batch) {

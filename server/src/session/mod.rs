@@ -10,15 +10,20 @@
 
 mod admission;
 mod batch;
+mod books;
 mod end;
 mod keep;
+mod limits;
 mod pending;
 pub mod protocol;
+mod seating;
 pub mod seats;
+mod series;
+mod turns;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use futures_util::stream::FuturesUnordered;
@@ -30,10 +35,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use vitals_wire::bounded::Text;
 use vitals_wire::ids::HostId;
-use vitals_wire::limits::{MAX_BATCH_SAMPLES, MAX_FRAME_BYTES};
 use vitals_wire::message::ServerCodec;
 use vitals_wire::message::{
-    Ack, ByeReason, DropReason, Hello, Limits, PROTOCOL_VERSION, Refusal, ServerMessage, Welcome,
+    Ack, ByeReason, DropReason, Hello, Limits, PROTOCOL_VERSION, Refusal, Refused, ServerMessage, Welcome,
 };
 
 use crate::clock;
@@ -43,10 +47,14 @@ use crate::metrics::Metrics;
 use crate::seldom::Seldom;
 use crate::state::{Host, State, StateError};
 use crate::tls::keys::Keys;
+use books::Book;
 use end::{End, Read, message_of};
 use keep::Committing;
-use protocol::{MAX_PENDING, Protocol, Step, refused};
-use seats::Seats;
+use protocol::{Allowed, MAX_PENDING, Protocol, Step, refused};
+use seats::{Seat, Seats};
+
+pub use books::Books;
+pub use series::MEASUREMENTS as LIMITED_MEASUREMENTS;
 
 pub use admission::{RefusedHosts, not_enrolled, revoked};
 pub use keep::{MAX_PENDING_BYTES, Room};
@@ -93,6 +101,8 @@ pub struct Shared {
     pub refused_hosts: RefusedHosts,
     /// Room for batches that wait for their commit.
     pub room: Room,
+    /// What each host has used of its limits.
+    pub books: Books,
     /// The newest time that history holds of a host. It may read from disk.
     pub newest_kept: NewestKept,
 }
@@ -137,6 +147,7 @@ where
         committing: FuturesUnordered::new(),
         address,
         host: None,
+        seat: None,
     };
     let end = session.serve(door).await;
     session.finish(end).await;
@@ -148,6 +159,8 @@ struct Guest {
     name: Box<str>,
     interval: Duration,
     connection: u64,
+    /// What it has used of its limits.
+    book: Book,
     /// That its clock is off has been said.
     is_skew_told: bool,
     /// It was asked for a new secret, and has not told one yet.
@@ -173,6 +186,8 @@ struct Session<Io> {
     committing: FuturesUnordered<Committing>,
     address: SocketAddr,
     host: Option<Guest>,
+    /// The host's, from when it is let in until nothing is read of it any more.
+    seat: Option<Seat>,
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
@@ -192,8 +207,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
                     self.committed(number);
                     Ok(())
                 }
+                order = seating::order(&self.seat) => self.obey(order).await,
                 () = shutdown.cancelled() => Err(End::shutdown()),
-                read = timeout(idle, self.frames.next()) => self.read(read),
+                read = timeout(idle, self.frames.next()) => self.read(read).await,
             };
             if let Err(end) = done {
                 break end;
@@ -202,6 +218,12 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
                 break end;
             }
         };
+        // Nothing is read any more: whoever comes may have it.
+        self.seat = None;
+        if let End::Ordered(refused) = &end {
+            // At once: nobody waits for the disk to be shown the door.
+            self.last_word(refused.clone()).await;
+        }
         // What is not acknowledged by then, the client sends again.
         let _ = timeout(DRAIN_TIMEOUT, self.drain()).await;
         end
@@ -225,7 +247,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
     }
 
     async fn admit(&mut self, hello: Hello, now_ms: i64, door: &mut impl Door) -> Result<(), End> {
-        let (client, interval_ms, told) = (hello.host, hello.interval_ms, hello.name.clone());
+        let (client, run, interval_ms, told) = (hello.host, hello.run, hello.interval_ms, hello.name.clone());
         let clock_ms = hello.clock_ms;
         let shutdown = self.shared.shutdown.clone();
         let admitted = tokio::select! {
@@ -252,17 +274,20 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         };
         // What stands for it here is the host that it speaks for: its own id, or that of the one whose place it took.
         let id = host.id;
+        let interval = Duration::from_millis(interval_ms.into());
+        self.seat = Some(seating::sit(&self.shared, &host, run, self.address, down_limit(interval))?);
         self.frames.decoder_mut().introduced();
         self.send(self.welcome(&host, now_ms).into()).await?;
-        let interval = Duration::from_millis(interval_ms.into());
         let peer = Peer { address: self.address, connected_ms: now_ms };
         let connection = self.shared.live.connected(id, interval, peer);
         info!(host = host.name(), id = %id, peer = %self.address, version = &*host.client_version, "client connected");
+        let book = self.shared.books.open(id, Instant::now());
         let mut guest = Guest {
             id,
             name: host.name().into(),
             interval,
             connection,
+            book,
             is_skew_told: false,
             is_asked_for_secret: host.rotate,
         };
@@ -276,27 +301,30 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
     }
 
     fn welcome(&self, host: &Host, now_ms: i64) -> Welcome {
+        let (batch_samples, frame_bytes) = self.shared.books.largest_batch();
         Welcome {
             protocol: PROTOCOL_VERSION,
             server_version: Text::cut(env!("CARGO_PKG_VERSION")),
             server_time_ms: now_ms,
             name: Text::cut(host.name()),
             window: BACKLOG_WINDOW,
-            limits: Limits { frame_bytes: MAX_FRAME_BYTES as u32, batch_samples: MAX_BATCH_SAMPLES as u32 },
+            limits: Limits { frame_bytes, batch_samples },
             oldest_ms: self.shared.oldest_ms(now_ms),
             pins: self.shared.keys.pins(),
             rotate_secret: host.rotate,
         }
     }
 
-    fn read(&mut self, read: Read) -> Result<(), End> {
+    async fn read(&mut self, read: Read) -> Result<(), End> {
         let message = message_of(read, "silent for too long")?;
-        let now_ms = clock::now_ms();
-        let step = self.protocol.message(message, now_ms, self.shared.oldest_ms(now_ms))?;
+        let (now, now_ms) = (Instant::now(), clock::now_ms());
+        let allowed = self.allowed(&message, now, now_ms);
+        let step = self.protocol.message_within(message, now_ms, self.shared.oldest_ms(now_ms), allowed)?;
         let Some(guest) = &mut self.host else { return Ok(()) };
-        let batch = match step {
+        let mut batch = match step {
             Step::Take(batch) => (batch, true),
             Step::Defer(batch) => (batch, false),
+            Step::Show(_) if allowed != Allowed::All => return Ok(()),
             Step::Show(sample) => {
                 self.shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample));
                 return Ok(());
@@ -321,12 +349,22 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             }
             Step::Admit(_) | Step::Learnt(_) => return Ok(()),
         };
+        if allowed == Allowed::Later {
+            // So that the client does not take the server for dead.
+            let ack = Ack { server_time_ms: now_ms, ..Ack::default() };
+            keep::put_off(&self.shared, guest, &batch.0, now_ms);
+            return self.send(ack.into()).await;
+        }
+        keep::trim(&self.shared, guest, &mut batch.0, now);
         let committing = keep::take(&self.shared, guest, &mut self.protocol, batch, now_ms);
         self.committing.extend(committing);
         Ok(())
     }
 
     fn bye(&self, reason: ByeReason) {
+        if let Some(seat) = &self.seat {
+            seat.said_bye();
+        }
         if let Some(guest) = &self.host {
             info!(host = &*guest.name, peer = %self.address, %reason, "client says good-bye");
             self.shared.live.bye(guest.id, guest.connection, reason);
@@ -368,9 +406,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         Ok(())
     }
 
-    /// Acknowledges what is still being committed.
+    /// Hears what becomes of what is still being committed, and acknowledges it while somebody listens.
     async fn drain(&mut self) {
-        while self.acknowledge().await.is_ok() {
+        let mut listens = true;
+        loop {
+            listens = listens && self.acknowledge().await.is_ok();
             let Some(number) = self.committing.next().await else { return };
             self.committed(number);
         }
@@ -390,12 +430,21 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
     async fn finish(mut self, end: End) {
         let host = self.host.as_ref().map_or("", |guest| &guest.name);
         end.note(&self.shared, host, self.address);
-        if let End::Refused(refused) = end {
-            // A peer that is gone, or takes nothing in, cannot be told.
-            let _ = timeout(GOODBYE_TIMEOUT, self.send(refused.into())).await;
-        }
         if let Some(guest) = &self.host {
             self.shared.live.disconnected(guest.id, guest.connection);
+        }
+        match end {
+            // It has been said.
+            End::Ordered(_) => {}
+            End::Refused(refused) => self.last_word(Some(refused)).await,
+            End::Closed | End::Failed(_) => self.last_word(None).await,
+        }
+    }
+
+    /// Says this, if anything, and closes the connection. A peer that is gone, or takes nothing in, cannot be told.
+    async fn last_word(&mut self, refused: Option<Refused>) {
+        if let Some(refused) = refused {
+            let _ = timeout(GOODBYE_TIMEOUT, self.send(refused.into())).await;
         }
         let _ = timeout(GOODBYE_TIMEOUT, self.frames.get_mut().shutdown()).await;
     }

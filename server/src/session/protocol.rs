@@ -44,6 +44,17 @@ pub enum Step {
     Unknown(u32),
 }
 
+/// What the host's limits let pass of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowed {
+    /// All of it.
+    All,
+    /// So many samples, from the first on; the others are never stored.
+    First(usize),
+    /// Nothing now: it has to come again.
+    Later,
+}
+
 /// One session's protocol.
 #[derive(Debug, Default)]
 pub struct Protocol {
@@ -54,6 +65,17 @@ pub struct Protocol {
 impl Protocol {
     /// Decides about a message. `oldest_ms` is the oldest time that is still stored.
     pub fn message(&mut self, message: ClientMessage, now_ms: i64, oldest_ms: i64) -> Result<Step, Refused> {
+        self.message_within(message, now_ms, oldest_ms, Allowed::All)
+    }
+
+    /// The same for a message of which the host's limits let this pass, if it is samples to keep.
+    pub fn message_within(
+        &mut self,
+        message: ClientMessage,
+        now_ms: i64,
+        oldest_ms: i64,
+        allowed: Allowed,
+    ) -> Result<Step, Refused> {
         match message {
             ClientMessage::Hello(hello) if !self.introduced => {
                 check_hello(&hello)?;
@@ -62,7 +84,7 @@ impl Protocol {
             }
             ClientMessage::Hello(_) => Err(refused(Refusal::Unexpected, "a second Hello", true)),
             _ if !self.introduced => Err(refused(Refusal::Unexpected, "a message before Hello", true)),
-            ClientMessage::Samples(samples) => Ok(self.take(samples, now_ms, oldest_ms)),
+            ClientMessage::Samples(samples) => Ok(self.take(samples, now_ms, oldest_ms, allowed)),
             ClientMessage::LiveSample(live) => Ok(Step::Show(live.sample)),
             ClientMessage::Bye(bye) => Ok(Step::Bye(bye.reason)),
             ClientMessage::NewSecret(new) => Ok(Step::NewSecret(new.secret)),
@@ -96,9 +118,13 @@ impl Protocol {
         self.pending.take_acknowledged()
     }
 
-    fn take(&mut self, samples: Samples, now_ms: i64, oldest_ms: i64) -> Step {
-        let batch = super::batch::look_at(samples, now_ms, oldest_ms);
-        if self.pending.note(&batch) { Step::Take(batch) } else { Step::Defer(batch) }
+    fn take(&mut self, samples: Samples, now_ms: i64, oldest_ms: i64, allowed: Allowed) -> Step {
+        let batch = super::batch::look_at(samples, now_ms, oldest_ms, allowed);
+        if allowed != Allowed::Later && self.pending.note(&batch) {
+            Step::Take(batch)
+        } else {
+            Step::Defer(batch)
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use vitals_wire::sample::Sample;
 use vitals_wire::section::{Opaque, Section, System};
 
 use super::*;
+use crate::config::HostLimits;
 use crate::journal::{Committer, JournalOptions, JournalReader};
 use crate::live::{EVENT_QUEUE, HostNow};
 
@@ -32,6 +33,11 @@ struct Rig {
 
 impl Rig {
     fn new(change: impl FnOnce(&mut JournalOptions, &mut Room)) -> Self {
+        Self::limited(HostLimits::default(), change)
+    }
+
+    /// The same with limits for each host.
+    fn limited(limits: HostLimits, change: impl FnOnce(&mut JournalOptions, &mut Room)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let mut options = JournalOptions::new(dir.path().join("journal"));
@@ -56,6 +62,7 @@ impl Rig {
             seldom: Seldom::default(),
             refused_hosts: RefusedHosts::default(),
             room,
+            books: Books::new(limits),
             newest_kept: Arc::new(|_| None),
         };
         Self { shared: Arc::new(shared), committer: Mutex::new(committer), store, _dir: dir }
@@ -65,12 +72,17 @@ impl Rig {
         self.committer.lock().unwrap().step();
     }
 
-    /// A client that is welcome, and its session.
-    async fn client(&self) -> (Client, tokio::task::JoinHandle<()>) {
+    /// A connection on which nothing was said, and its session.
+    fn stranger(&self) -> (Client, tokio::task::JoinHandle<()>) {
         let (near, far) = tokio::io::duplex(4 << 20);
         let address = ([192, 0, 2, 1], 9).into();
         let session = tokio::spawn(run(self.shared.clone(), far, address, ()));
-        let mut client = Client { io: near, codec: ClientCodec::new(), buffer: BytesMut::new() };
+        (Client { io: near, codec: ClientCodec::new(), buffer: BytesMut::new() }, session)
+    }
+
+    /// A client that is welcome, and its session.
+    async fn client(&self) -> (Client, tokio::task::JoinHandle<()>) {
+        let (mut client, session) = self.stranger();
         client.say(hello()).await;
         assert!(matches!(client.hear(LONG).await, Some(ServerMessage::Welcome(_))));
         (client, session)
@@ -314,5 +326,146 @@ async fn at_a_shutdown_what_is_under_way_is_acknowledged_before_the_last_word() 
     rig.commit();
     assert_eq!(&*client.ack().await.batches, [1]);
     assert_eq!(client.refusal().await.code, Refusal::ShuttingDown);
+    session.await.unwrap();
+}
+
+/// Another run of the same client.
+fn other_run(run: u8) -> Hello {
+    Hello { run: RunId([run; 16]), interval_ms: 1_000, ..hello() }
+}
+
+#[tokio::test]
+async fn a_client_takes_over_its_own_half_open_connection_and_is_never_down() {
+    let rig = Rig::new(|_, _| {});
+    let (mut old, first) = rig.client().await;
+    let now = clock::now_ms();
+    old.send(1, false, vec![sample(now)]).await;
+    rig.live("its sample", |host| host.sample.is_some()).await;
+    let (mut new, second) = rig.client().await;
+    assert_eq!(old.hear(LONG).await, None, "the old connection ends without a word");
+    rig.commit();
+    first.await.unwrap();
+    assert_eq!(rig.shared.live.committed_ms(HOST), Some(now), "what it had under way counts all the same");
+    let host = rig.shared.live.host(HOST).unwrap();
+    assert!(host.peer.is_some() && host.presence == crate::live::Presence::Up);
+    new.send(1, false, vec![sample(now)]).await;
+    rig.live("the new connection's", |host| host.received_ms.is_some_and(|at| at >= now)).await;
+    drop(new);
+    second.await.unwrap();
+    assert!(rig.shared.live.host(HOST).unwrap().peer.is_none());
+}
+
+#[tokio::test]
+async fn another_run_is_refused_while_the_first_is_there_and_welcome_once_it_said_good_bye() {
+    let rig = Rig::new(|_, _| {});
+    let (mut old, first) = rig.client().await;
+    let (mut other, second) = rig.stranger();
+    other.say(other_run(2)).await;
+    let refused = other.refusal().await;
+    assert_eq!((refused.code, refused.retry), (Refusal::IdentityInUse, true));
+    assert!(refused.text.contains("192.0.2.1:9"), "{}", &*refused.text);
+    second.await.unwrap();
+    old.say(vitals_wire::message::Bye { reason: ByeReason::Restart }).await;
+    rig.live("its good-bye", |host| matches!(host.presence, crate::live::Presence::Off(_))).await;
+    let (mut other, second) = rig.stranger();
+    other.say(other_run(2)).await;
+    assert!(matches!(other.hear(LONG).await, Some(ServerMessage::Welcome(_))));
+    assert_eq!(old.refusal().await.code, Refusal::IdentityInUse);
+    first.await.unwrap();
+    drop(other);
+    second.await.unwrap();
+}
+
+#[tokio::test]
+async fn orders_reach_the_client_and_the_last_one_ends_it_at_once() {
+    let rig = Rig::new(|_, _| {});
+    let (mut client, session) = rig.client().await;
+    // It waits for a commit that does not come.
+    client.send(1, false, vec![sample(clock::now_ms())]).await;
+    rig.live("its sample", |host| host.sample.is_some()).await;
+    let pins = List::new(vec![[7; 32]]).unwrap();
+    assert_eq!(rig.shared.seats.order_all(&seats::Order::Pins(pins.clone())), 1);
+    match client.hear(LONG).await {
+        Some(ServerMessage::Pins(told)) => assert_eq!(told.pins, pins),
+        other => panic!("no pins: {other:?}"),
+    }
+    let began = Instant::now();
+    assert!(rig.shared.seats.order(HOST, seats::Order::Close(refused(Refusal::Revoked, "go", false))));
+    assert_eq!(client.refusal().await, refused(Refusal::Revoked, "go", false));
+    assert!(began.elapsed() < Duration::from_secs(1), "it waits for no disk");
+    assert!(!rig.shared.seats.order(HOST, seats::Order::Pins(List::empty())));
+    rig.commit();
+    session.await.unwrap();
+    let revoked = rig.shared.metrics.refused.iter().find(|(word, _)| *word == "revoked").unwrap();
+    assert_eq!(revoked.1, 1);
+}
+
+#[tokio::test]
+async fn a_host_over_its_limits_keeps_its_connection_and_others_lose_nothing() {
+    let limits = HostLimits { samples_per_second: 1, ..HostLimits::default() };
+    let rig = Rig::limited(limits, |_, _| {});
+    let (mut client, session) = rig.client().await;
+    let now = clock::now_ms();
+    client.send(1, false, (0..100).map(|i| sample(now + i)).collect()).await;
+    rig.live("the last that passes", |host| host.sample.as_ref().is_some_and(|s| s.time_ms >= now + 59))
+        .await;
+    rig.commit();
+    let ack = client.ack().await;
+    assert_eq!(&*ack.batches, [1]);
+    assert!((38..=40).contains(&ack.refused.len()), "{}", ack.refused.len());
+    assert!(ack.refused.iter().all(|one| one.reason == DropReason::OverLimit && one.time_ms >= now + 60));
+    client.send(2, true, vec![sample(now - 1_000)]).await;
+    let ack = client.ack().await;
+    assert_eq!((ack.batches.len(), ack.refused.len()), (0, 0), "put off, and said so");
+    assert_eq!(rig.shared.metrics.batches_over_limit.get(), 1);
+    client.say(vitals_wire::message::LiveSample { sample: sample(now + 5_000) }).await;
+    rig.until("the one that is ignored", || rig.shared.metrics.live_over_limit.get() == 1).await;
+    assert!(rig.shared.live.host(HOST).unwrap().sample.is_none_or(|s| s.time_ms < now + 5_000));
+
+    let (mut bystander, theirs) = rig.stranger();
+    bystander.say(Hello { host: HostId([6; 16]), name: Text::cut("other"), ..hello() }).await;
+    assert!(matches!(bystander.hear(LONG).await, Some(ServerMessage::Welcome(_))));
+    bystander.send(1, false, vec![sample(now)]).await;
+    rig.until("the other's", || rig.shared.live.host(HostId([6; 16])).is_some_and(|h| h.sample.is_some()))
+        .await;
+    rig.commit();
+    assert_eq!((bystander.ack().await.refused.len(), session.is_finished()), (0, false));
+    drop(client);
+    // A new connection gains nothing.
+    session.await.unwrap();
+    let (mut again, session) = rig.client().await;
+    again.send(1, true, vec![sample(now - 1_000)]).await;
+    assert_eq!(again.ack().await.batches.len(), 0);
+    drop((again, bystander));
+    session.await.unwrap();
+    theirs.await.unwrap();
+}
+
+#[tokio::test]
+async fn series_beyond_the_cap_are_in_neither_the_journal_nor_the_live_picture() {
+    use vitals_wire::section::{Temperature, Temperatures};
+    let mut rig = Rig::limited(HostLimits { series: 10, ..HostLimits::default() }, |_, _| {});
+    let (mut client, session) = rig.client().await;
+    let now = clock::now_ms();
+    let sensor = |i: u32| Temperature { sensor: Text::cut(&format!("s{i}")), millidegrees: 1 };
+    let sensors = List::first((0..15).map(sensor).collect()).0;
+    let hot = Sample { time_ms: now, sections: List::first(vec![Temperatures { sensors }.into()]).0 };
+    client.send(1, false, vec![hot.clone()]).await;
+    rig.live("its sample", |host| host.series_dropped == 5).await;
+    rig.commit();
+    assert_eq!(client.ack().await.refused.len(), 0, "no sample is refused for it");
+    client.send(2, true, vec![hot]).await;
+    rig.live("the same again", |host| host.series_dropped == 10).await;
+    rig.commit();
+    client.ack().await;
+    let kept: Vec<_> = std::iter::from_fn(|| rig.store.try_next().unwrap()).collect();
+    let kept: Vec<_> = kept.iter().flat_map(|entry| &entry.record.samples).collect();
+    assert_eq!((kept.len(), kept[0]), (2, kept[1]), "cut as before");
+    assert_eq!(*kept[0], *rig.shared.live.host(HOST).unwrap().sample.unwrap());
+    let Section::Temperatures(left) = &kept[0].sections[0] else { panic!("{kept:?}") };
+    assert_eq!(left.sensors.len(), 10);
+    let counted = rig.shared.metrics.series_dropped.iter().find(|(word, _)| *word == "temp").unwrap();
+    assert_eq!(counted.1, 10);
+    drop(client);
     session.await.unwrap();
 }

@@ -238,6 +238,13 @@ pub struct StoredEvent {
     pub detail: String,
 }
 
+impl StoredEvent {
+    /// Whether it says that its host is there or not.
+    pub(super) fn says_presence(&self) -> bool {
+        *self.kind != *"cloned"
+    }
+}
+
 pub(super) fn put_host(transaction: &Transaction<'_>, number: u32, id: HostId) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("INSERT INTO hosts (number, id) VALUES (?1, ?2)")?
@@ -377,7 +384,7 @@ pub(super) fn events(
         .collect()
 }
 
-/// The newest event of each host, ascending by host. Goes from host to host in the index, so it takes as long as there
+/// The newest event of each host that says whether it is there, ascending by host. Goes from host to host in the index, so it takes as long as there
 /// are hosts, however many events.
 pub(super) fn last_events(connection: &Connection) -> rusqlite::Result<Vec<StoredEvent>> {
     connection
@@ -390,7 +397,7 @@ pub(super) fn last_events(connection: &Connection) -> rusqlite::Result<Vec<Store
              )
              SELECT events.time_ms, events.place, events.host, name, kind, detail FROM known CROSS JOIN events
              ON (events.time_ms, events.place) = (
-                 SELECT time_ms, place FROM events AS of_host WHERE of_host.host = known.host
+                 SELECT time_ms, place FROM events AS of_host WHERE of_host.host = known.host AND kind <> 'cloned'
                  ORDER BY time_ms DESC, place DESC LIMIT 1
              )
              WHERE known.host IS NOT NULL",

@@ -196,8 +196,8 @@ impl View for State {
     }
 
     fn last_events(&self) -> Result<Vec<StoredEvent>, StorageError> {
-        let by_host: BTreeMap<HostId, &StoredEvent> =
-            self.events.values().map(|event| (event.host, event)).collect();
+        let of_presence = self.events.values().filter(|event| event.says_presence());
+        let by_host: BTreeMap<HostId, &StoredEvent> = of_presence.map(|event| (event.host, event)).collect();
         Ok(by_host.into_values().cloned().collect())
     }
 }

@@ -238,7 +238,7 @@ impl Shared {
         let waiting = read(&self.memory).events.clone();
         let mut events = read_from(&*self.readers, |view| Ok(view.last_events()?))?;
         // Behind those of the file, in the order in which they came.
-        events.extend(waiting);
+        events.extend(waiting.into_iter().filter(StoredEvent::says_presence));
         let mut newest: BTreeMap<HostId, StoredEvent> = BTreeMap::new();
         for event in events {
             let known = newest.entry(event.host).or_insert_with(|| event.clone());

@@ -44,7 +44,7 @@ pub trait View {
     fn open_blob(&self, blobs: Blobs, key: i64) -> Result<Box<dyn OpenBlob + '_>, StorageError>;
     /// The first events from `times`, in order of time and place, at most `limit`.
     fn events(&self, times: Range<i64>, limit: usize) -> Result<Vec<StoredEvent>, StorageError>;
-    /// The newest event of each host, ascending by host.
+    /// The newest event of each host that says whether it is there, ascending by host.
     fn last_events(&self) -> Result<Vec<StoredEvent>, StorageError>;
 }
 

@@ -177,7 +177,7 @@ impl Store {
         self.inner.shared.events(from_ms..to_ms, limit)
     }
 
-    /// The newest event of each host that has any, ascending by host. What the journal holds and the store has not taken
+    /// The newest event of each host that says whether it is there, ascending by host. What the journal holds and the store has not taken
     /// in is not among them: ask when `lag_bytes` is 0.
     pub fn last_events(&self) -> Result<Vec<StoredEvent>, StoreError> {
         self.inner.shared.last_events()

@@ -4,7 +4,8 @@ use crate::bounded::List;
 use crate::limits::{MAX_ACK_BATCHES, MAX_ACK_REFUSED};
 
 /// These batches are settled: durable but for the samples refused, which never will be. The client forgets both, and
-/// counts the refused ones as dropped, by reason.
+/// counts the refused ones as dropped, by reason. Without any batch it says that the server is there and has put off what it
+/// got: that comes again.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ack {
     /// The server's clock in ms since 1970, from which the client learns its skew.

@@ -33,11 +33,13 @@ pub enum EventKind {
     Down,
     /// It said good-bye.
     Bye,
+    /// Two clients use its identity at the same time.
+    Cloned,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Up, Self::Down, Self::Bye];
+    pub const ALL: [Self; 4] = [Self::Up, Self::Down, Self::Bye, Self::Cloned];
 
     /// The kind of this word.
     pub fn named(word: &str) -> Option<Self> {
@@ -50,6 +52,7 @@ impl EventKind {
             Self::Up => "up",
             Self::Down => "down",
             Self::Bye => "bye",
+            Self::Cloned => "cloned",
         }
     }
 }
@@ -90,6 +93,19 @@ pub(crate) mod tests {
                 "03 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 01 05 77 65 62 2d 31 00 00 ff ff ff ff ff ff ff \
                  ff ff ff ff ff ff ff ff ff 09 e6 95 b0 e6 8d ae e5 ba 93 01 0f 73 69 6c 65 6e 74 20 66 6f 72 20 \
                  31 35 20 73 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 02 08 22 72 65 62 6f 6f 74 22",
+            ),
+            golden(
+                "events_cloned",
+                Events {
+                    events: list(vec![Event {
+                        host: HostId([2; 16]),
+                        name: text("a"),
+                        kind: EventKind::Cloned,
+                        detail: text("192.0.2.1:9, 192.0.2.2:9"),
+                    }]),
+                },
+                "01 02 02 02 02 02 02 02 02 02 02 02 02 02 02 02 02 01 61 03 18 31 39 32 2e 30 2e 32 2e 31 3a 39 2c 20 \
+                 31 39 32 2e 30 2e 32 2e 32 3a 39",
             ),
         ]
     }

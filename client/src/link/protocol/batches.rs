@@ -15,6 +15,10 @@ use crate::link::event::{Event, Loss};
 impl Protocol {
     pub(super) fn settle(&mut self, now: Instant, ack: &Ack) {
         let State::Open(open) = &mut self.state else { return };
+        if ack.batches.is_empty() {
+            // The server is there, and has put off what it got.
+            open.acked_at = Some(now);
+        }
         open.flights.retain(|flight| {
             let is_settled = ack.batches.contains(&flight.batch);
             if is_settled {

@@ -19,7 +19,7 @@ pub(super) struct Open {
     /// No backlog before then.
     pub(super) backlog_at: Instant,
     pub(super) said_bye: bool,
-    /// When something was last acknowledged.
+    /// When something was last acknowledged, or put off by the server.
     pub(super) acked_at: Option<Instant>,
     /// The shortest time from asking to hearing the answer.
     pub(super) trip: Duration,
@@ -39,7 +39,7 @@ impl Open {
     }
 
     /// Takes out the oldest batch under way, whose time is over, if it is one that a busy server may have put off: others
-    /// that went later were acknowledged. Connecting anew would bring neither of them anything.
+    /// that went later were acknowledged, or the server said since that it puts off. Connecting anew would bring neither of them anything.
     pub(super) fn put_off(&mut self) -> Option<u64> {
         let acked_at = self.acked_at?;
         self.flights.pop_front_if(|first| first.deadline < acked_at + ACK_DEADLINE).map(|first| first.batch)
