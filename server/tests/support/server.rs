@@ -1,13 +1,48 @@
 //! The real server as a process of its own, and a plain way to ask it.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// Where the files of the server at an address are, and a token that lets in whoever shows it.
+type Place = (PathBuf, Option<String>);
+
+/// All servers of this process, also those that do not run just now.
+static PLACES: Mutex<Option<HashMap<SocketAddr, Place>>> = Mutex::new(None);
+
+/// A join token of the server at this address, for as many hosts as a test may want: `None` where there never was one. It
+/// is made when it is asked for first.
+pub fn token_for(clients: SocketAddr) -> Option<String> {
+    let mut places = PLACES.lock().unwrap_or_else(|error| error.into_inner());
+    let (data_dir, token) = places.as_mut()?.get_mut(&clients)?;
+    if token.is_none() {
+        let address = clients.to_string();
+        let args = ["token", "create", "--uses", "100000", "--address", &address, "--json"];
+        let (code, out, error) = command(data_dir, &args);
+        assert_eq!(code, Some(0), "{error}");
+        let made: Value = serde_json::from_str(&out).unwrap();
+        *token = Some(made["token"].as_str().unwrap().to_owned());
+    }
+    token.clone()
+}
+
+/// Exit code, output and errors of a command of `vitals-server` on this data directory.
+pub fn command(data_dir: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_vitals-server"))
+        .args(args)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
 
 /// A running `vitals-server`. Dropping it ends the process, by its id.
 pub struct Server {
@@ -60,6 +95,11 @@ impl Server {
             if let Some(line) = server.log_line("vitals-server runs") {
                 server.clients = field(&line, "clients").parse().unwrap();
                 server.http = field(&line, "http").parse().unwrap();
+                let mut places = PLACES.lock().unwrap_or_else(|error| error.into_inner());
+                let places = places.get_or_insert_default();
+                if places.get(&server.clients).is_none_or(|(dir, _)| dir != data_dir) {
+                    places.insert(server.clients, (data_dir.to_owned(), None));
+                }
                 return server;
             }
             if let Some(status) = server.child.try_wait().unwrap() {
@@ -142,9 +182,19 @@ impl Drop for Server {
 
 /// Status and body of a GET.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    send(address, "GET", path, "")
+}
+
+/// Status and body of a request with a body of JSON, where it is not empty.
+pub fn send(address: SocketAddr, method: &str, path: &str, json: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let body = match json {
+        "" => String::new(),
+        json => format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len()),
+    };
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{body}\r\n{json}")
+        .unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let answer = String::from_utf8(answer).unwrap();
