@@ -262,7 +262,7 @@ fn a_taken_name_is_never_inherited_and_a_replaced_host_keeps_name_and_history() 
     assert_eq!(host["id"], "01".repeat(16), "what history and InfluxDB know it by");
     assert_eq!((&host["client_id"], &host["labels"]["env"]), (&"03".repeat(16).into(), &"prod".into()));
     let path = format!(
-        "/api/v1/hosts/web/series?measurement=system&field=uptime&from={}&to={}",
+        "/api/v1/hosts/web/series?field=system.uptime&from={}&to={}",
         first_ms - 1_000,
         second_ms + 1_000
     );
