@@ -252,6 +252,8 @@ fn a_server_says_plainly_why_it_cannot_start() {
     let taken = server.http.to_string();
     let unknown = dir.path().join("unknown.toml");
     fs::write(&unknown, "[store]\nkeep_row = \"7d\"\n").unwrap();
+    let clear = dir.path().join("clear.toml");
+    fs::write(&clear, "[http]\nlisten = \"0.0.0.0:0\"\ntls = \"off\"\n").unwrap();
     for (args, code, words) in [
         (
             &["run", "--data-dir", data, "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"][..],
@@ -264,7 +266,7 @@ fn a_server_says_plainly_why_it_cannot_start() {
             "/proc/vitals",
         ),
         (&["run", "--listen", "127.0.0.1:0", "--http-listen", &taken], 1, "http.listen"),
-        (&["run", "--listen", "0.0.0.0:0"], 2, "insecure"),
+        (&["run", "--config", clear.to_str().unwrap()], 2, "http.trusted_proxies"),
         (&["check-config", "--config", unknown.to_str().unwrap()], 2, "keep_row"),
         (&["check-config", "--config", "/nowhere.toml"], 2, "/nowhere.toml"),
         (&["check-config", "--influx-url", "http://user:hush@127.0.0.1:8086"], 2, "token_file"),

@@ -183,3 +183,31 @@ fn bytes_that_cannot_be_understood_are_answered_by_their_kind_of_fault() {
     assert_eq!(code(CodecError::Truncated), Some(Refusal::Malformed));
     assert!(refused_for(&FrameError::Io(std::io::ErrorKind::ConnectionReset.into())).is_none());
 }
+
+#[test]
+fn what_is_over_a_limit_is_refused_by_sample_and_what_is_to_come_later_is_not_acknowledged() {
+    let mut protocol = Protocol::default();
+    protocol.message(hello().into(), NOW, NOW - WEEK).unwrap();
+    let mut send = |batch, backlog, allowed| {
+        let samples = (0..3).map(|i| sample(NOW + i, vec![System::default().into()])).collect();
+        let samples = Samples { batch, backlog, samples: List::new(samples).unwrap() };
+        let step = protocol.message_within(samples.into(), NOW, NOW - WEEK, allowed).unwrap();
+        protocol.committed(batch);
+        (step, protocol.ack(NOW))
+    };
+    let (step, ack) = send(1, false, Allowed::First(1));
+    let Step::Take(taken) = step else { panic!("{step:?}") };
+    assert_eq!(taken.samples.len(), 1);
+    let over = |time_ms| RefusedSample { time_ms, reason: DropReason::OverLimit };
+    assert_eq!(&*ack.unwrap().refused, [over(NOW + 1), over(NOW + 2)]);
+    let (step, ack) = send(2, false, Allowed::First(0));
+    assert!(matches!(step, Step::Take(taken) if taken.samples.is_empty()));
+    assert_eq!(&*ack.unwrap().batches, [2], "settled, so that it does not come again");
+    let (step, ack) = send(3, true, Allowed::Later);
+    assert!(matches!(step, Step::Defer(batch) if batch.samples.len() == 3) && ack.is_none());
+    let (step, ack) = send(3, true, Allowed::All);
+    assert!(
+        matches!(step, Step::Take(_)) && ack.is_some_and(|ack| ack.refused.is_empty()),
+        "it may come again"
+    );
+}

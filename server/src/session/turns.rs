@@ -58,6 +58,8 @@ impl Turns {
         } else if self.runs.len() >= MAX_RUNS {
             self.runs.remove(0);
         }
+        // Most hosts have one run for weeks.
+        self.runs.reserve_exact(1);
         self.runs.push(Turn { run, address, since: now, heard: now });
         let (Some(_), Some((other, since))) = (known, before) else { return None };
         self.returns.rotate_left(1);

@@ -232,7 +232,7 @@ pub struct StoredEvent {
     pub host: HostId,
     /// What the host was called then.
     pub name: String,
-    /// What happened: `up`, `down` or `bye`.
+    /// What happened: `up`, `down`, `bye` or `cloned`.
     pub kind: String,
     /// For people: why, or for how long.
     pub detail: String,

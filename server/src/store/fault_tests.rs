@@ -396,11 +396,14 @@ fn the_newest_event_of_each_host_is_known_from_file_and_memory_and_found_quickly
     let (up, down) = (EventKind::Up, EventKind::Down);
     assert_eq!(rig.engine().shared.last_events().unwrap(), []);
     let first = at(BASE_MS, vec![event(host(7), up), event(host(8), up), event(host(9), up)]);
+    // Says nothing of whether it is there.
+    let cloned = |host| event(host, EventKind::Cloned);
+    rig.send(HostId::SERVER, vec![at(BASE_MS + 15, vec![cloned(host(8)), cloned(host(10))])]);
     rig.send(HostId::SERVER, vec![first, at(BASE_MS + 10, vec![event(host(8), up), event(host(8), down)])]);
     // Older, and told later.
     rig.send(HostId::SERVER, vec![at(BASE_MS - 10, vec![event(host(9), down)])]);
     rig.commit(Seal::Due);
-    rig.send(HostId::SERVER, vec![at(BASE_MS + 20, vec![event(host(7), down)])]);
+    rig.send(HostId::SERVER, vec![at(BASE_MS + 20, vec![event(host(7), down), cloned(host(9))])]);
     for _ in 0..2 {
         let events = rig.engine().shared.last_events().unwrap();
         let found: Vec<_> =
