@@ -55,12 +55,23 @@ fn hosts(config: &Config) -> anyhow::Result<Value> {
         Some(Answer::Ok(hosts)) => Ok(hosts),
         Some(Answer::Error(error)) => bail!("{error}"),
         // Looked for before anything is opened: opening makes what is not there.
-        None if dir.join(STATE_FILE).is_file() => from_files(config),
-        None => bail!(
+        None => check_used(config).and_then(|()| from_files(config)),
+    }
+}
+
+/// Whether a server has ever used the data directory.
+///
+/// # Errors
+/// None has.
+pub fn check_used(config: &Config) -> anyhow::Result<()> {
+    let dir = &config.data_dir.0;
+    if !dir.join(STATE_FILE).is_file() {
+        bail!(
             "no server runs on {dir}, and none ever did: there is no {STATE_FILE} in it; name another with --data-dir",
             dir = dir.display()
-        ),
+        );
     }
+    Ok(())
 }
 
 /// What is known without a server: names and facts, and nothing of now.

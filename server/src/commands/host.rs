@@ -310,7 +310,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Revoke(One { overrides, host, json }) => (overrides, json, Request::Revoke { host }),
         Command::Remove(One { overrides, host, json }) => (overrides, json, Request::Remove { host }),
     };
-    let answer = super::ask(&Config::load(&overrides)?, super::Request::Host(request))?;
+    let config = Config::load(&overrides)?;
+    // Opening makes what is not there, and there would be no host in it.
+    hosts_command::check_used(&config)?;
+    let answer = super::ask(&config, super::Request::Host(request))?;
     if json {
         println!("{answer:#}");
     } else {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use tracing::{info, warn};
 use vitals_wire::ids::{HostId, Secret};
 use vitals_wire::message::{Hello, Refusal, Refused};
@@ -19,6 +20,9 @@ use crate::state::{Action, Denied, Host, StateError};
 const MOST_IN_AUDIT: u32 = 20;
 /// Time after which they are counted anew.
 const PAUSE: Duration = Duration::from_secs(60);
+
+/// Time to take a refused host down in the audit log before it is told.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a host is told that is not let in.
 pub(super) fn words(denied: Denied) -> Refused {
@@ -165,8 +169,10 @@ pub(super) async fn note(shared: &Shared, told: &str, address: SocketAddr, denie
     if left_out > 0 {
         detail += &format!("; {left_out} more were refused since the entry before");
     }
-    if let Err(error) = shared.state.audit(&by, Action::HostRefused, told, detail).await {
-        warn!(%error, "a refused host is not in the audit log");
+    match timeout(AUDIT_TIMEOUT, shared.state.audit(&by, Action::HostRefused, told, detail)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(%error, "a refused host is not in the audit log"),
+        Err(_) => warn!(error = "no answer in time", "a refused host may not be in the audit log"),
     }
 }
 

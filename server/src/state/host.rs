@@ -209,9 +209,10 @@ impl Host {
     /// Whether `hello` leaves name and labels as they are.
     pub(super) fn is_called_the_same(&self, hello: &Hello) -> bool {
         let are_same = |labels: &Labels| {
-            // Without making a map: this is asked at each connection.
-            hello.labels.iter().all(|label| labels.get(&*label.key).is_some_and(|own| **own == *label.value))
-                && (labels.len() == hello.labels.len() || *labels == labels_of(hello))
+            let is_there = |key: &str, value: &str| labels.get(key).is_some_and(|own| **own == *value);
+            let all_are = hello.labels.iter().all(|label| is_there(&label.key, &label.value));
+            // Without making a map where that can be: this is asked at each connection.
+            (all_are && labels.len() == hello.labels.len()) || *labels == labels_of(hello)
         };
         *self.told_name == *hello.name && are_same(&self.client_labels)
     }

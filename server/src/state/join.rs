@@ -162,10 +162,10 @@ impl State {
                 return Err(StateError::TooManyTokens);
             }
             let replaced = token.replaces.map(|host| writer.host(host)).transpose()?;
-            let mut detail =
-                format!("{} uses, until {}", token.max_uses, crate::time::format(token.expires_ms));
+            let until = crate::time::format(token.expires_ms);
+            let mut detail = format!("max_uses={} expires={until}", token.max_uses);
             if let Some(host) = replaced {
-                detail += &format!(", replaces {:?}", host.name());
+                detail += &format!(" replaces={:?}", host.name());
             }
             writer.db.transaction(|tx| {
                 old.iter().try_for_each(|token| db::delete_token(tx, &token.id))?;
