@@ -9,10 +9,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tokio_util::sync::CancellationToken;
 use vitals_wire::line::HostTags;
 
-use crate::config::{Config, ConfigError, Flags, Interval, Process, Server, Size, Token};
+use crate::config::{Config, ConfigError, Flags, Interval, Process, Server, Size};
 use crate::goodbye::Announcement;
+use crate::link::tls::TlsError;
 use crate::sampler::Sampler;
 use crate::simulate::{self, script};
+use crate::trust::{self, Pin};
 use crate::{logging, run, show, status, stop};
 
 /// Something failed.
@@ -28,11 +30,15 @@ const WRONG_USE: u8 = 2;
     arg_required_else_help = true,
     after_help = "Examples:
   vitals-client sample               show what would be sent, and send nothing
-  vitals-client run                  sample each 5 s, send to 127.0.0.1:7400
-  vitals-client run --server vitals.example.org --insecure --label env=prod
+  vitals-client run --token-file /etc/vitals/token --label env=prod
+                                     join with a token of
+                                     `vitals-server token create`, then sample
+                                     each 5 s and send
+  vitals-client run                  the same once joined
   vitals-client status               how the running client is: does it arrive?
   vitals-client check-config         show what is configured, and where
-  vitals-client simulate --hosts 50  play 50 hosts
+  vitals-client simulate --hosts 50 --token-file token
+                                     play 50 hosts
 
 Values come from the configuration file, then the environment (VITALS_…),
 then the command line.
@@ -47,9 +53,14 @@ struct Cli {
 enum Command {
     /// Sample this host and send the samples until stopped.
     #[command(after_help = "Examples:
-  vitals-client run
-  vitals-client run --server vitals-1.internal,vitals-2.internal:7400 --insecure
+  VITALS_TOKEN=vj1_... vitals-client run
+  vitals-client run --server vitals-1.internal,vitals-2.internal:7400
   VITALS_INTERVAL=1s vitals-client run --tee sent.lp
+
+A join token holds the servers' addresses, their key and a secret; once a server
+took this host it can be taken out of the configuration. A server is known by
+its key (token or --pin), else by a certificate from a CA in --ca-file, else
+from one that the system trusts. HTTPS_PROXY and NO_PROXY are kept to.
 
 SIGTERM and SIGINT bring home what waits, within --shutdown-timeout, and end
 with 0; the log says what is waited for. A second one ends at once with 1:
@@ -125,13 +136,15 @@ shutdown or reboot where the system goes down.")]
     },
     /// Play hosts that are not there over the real protocol.
     #[command(after_help = format!("Examples:
-  vitals-client simulate --hosts 200 --interval 1s --seconds 60
+  VITALS_TOKEN=vj1_... vitals-client simulate --hosts 200 --state trust
+  vitals-client simulate --hosts 200 --state trust --interval 1s --seconds 60
   vitals-client simulate --hosts 10000 --seed 7 --record taken.jsonl
   vitals-client simulate --hosts 100 --data-dir /tmp/fleet --record taken.jsonl
   vitals-client simulate --hosts 10000 --backlog 1h --seconds 120
   vitals-client simulate --script fire.jsonl
 
-The same seed plays the same hosts, ids included. The second host is busy, the third has a filling disk, the fourth a
+All hosts join with one token, which must have as many uses; what they learn of the servers lies in one file, --state.
+The same seed plays the same hosts, ids and secrets included. The second host is busy, the third has a filling disk, the fourth a
 bad connection. A record has a line of JSON for each sample taken, settled and dropped, with a hash of its content.
 
 {}", script::HELP))]
@@ -158,8 +171,7 @@ impl Place {
         if let Some(dir) = self.data_dir {
             return Ok((dir, "command line".to_owned()));
         }
-        // Whether the servers may be used is no matter here.
-        let flags = Flags { config: self.config, insecure: true, ..Flags::default() };
+        let flags = Flags { config: self.config, ..Flags::default() };
         let config = load(flags)?;
         let from = config.origin("data_dir").to_owned();
         Ok((config.data_dir, from))
@@ -193,15 +205,25 @@ struct SimulateFlags {
     #[arg(long, value_name = "X", default_value_t = 1)]
     seed: u64,
     /// Server to send to, host or host:port; again or with commas for more, tried in order [env: VITALS_SERVER]
-    /// [default: 127.0.0.1:7400].
+    /// [default: those of the token, else those of the state file, else 127.0.0.1:7400].
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     server: Vec<Server>,
-    /// Send to servers beyond this machine without encryption [env: VITALS_INSECURE].
+    /// Plain TCP: no encryption, and no check of who the server is [env: VITALS_INSECURE].
     #[arg(long)]
     insecure: bool,
-    /// File with the join token [env: VITALS_TOKEN_FILE, or VITALS_TOKEN with the token itself].
+    /// File with the token with which all hosts join [env: VITALS_TOKEN_FILE, or VITALS_TOKEN with the token itself].
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Key that a server may have, 64 hexadecimal digits; again or with commas for more [env: VITALS_PIN] [default: those of
+    /// the token].
+    #[arg(long, value_name = "PIN", value_delimiter = ',')]
+    pin: Vec<Pin>,
+    /// File with the CAs, PEM, that a server's certificate may be from, where no pin is given [env: VITALS_CA_FILE].
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Keep what is learnt of the servers in this file, for all hosts [default: in the data directory, else none].
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
     /// What stands before the numbers in the hosts' names.
     #[arg(long, value_name = "TEXT", default_value = "sim-")]
     name_prefix: String,
@@ -260,7 +282,11 @@ pub fn main() -> ExitCode {
             logging::start(config.log_level, config.log_format);
             sample(&config, format);
         }),
-        Command::CheckConfig { flags } => load(*flags).map(|config| print(&config.describe())),
+        Command::CheckConfig { flags } => load(*flags).map(|config| {
+            // Whoever may not read it sees what is configured all the same.
+            let kept = trust::Kept::read(&trust::path(&config.data_dir)).unwrap_or_default();
+            print(&config.describe(&kept));
+        }),
         Command::Simulate(flags) => {
             logging::start(flags.log_level, flags.log_format);
             options(&flags).and_then(|options| block_on(play(options, flags.json)))
@@ -270,7 +296,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vitals-client: {error:#}");
-            ExitCode::from(if error.is::<ConfigError>() || error.is::<WrongUse>() {
+            ExitCode::from(if error.is::<ConfigError>() || error.is::<TlsError>() || error.is::<WrongUse>() {
                 WRONG_USE
             } else {
                 FAILED
@@ -345,6 +371,8 @@ fn options(flags: &SimulateFlags) -> anyhow::Result<simulate::Options> {
         server: flags.server.clone(),
         insecure: flags.insecure,
         token_file: flags.token_file.clone(),
+        pin: flags.pin.clone(),
+        ca_file: flags.ca_file.clone(),
         data_dir: Some(PathBuf::new()),
         ..Flags::default()
     };
@@ -360,7 +388,11 @@ fn options(flags: &SimulateFlags) -> anyhow::Result<simulate::Options> {
         seed: flags.seed,
         servers: config.servers,
         insecure: config.insecure,
-        token: config.token.map(|token: Token| token.text().to_string()),
+        token: config.token,
+        pins: config.pins,
+        ca_file: config.ca_file,
+        way_out: config.way_out,
+        state: flags.state.clone(),
         name_prefix: flags.name_prefix.clone(),
         queue: flags.queue,
         connects_per_second: flags.connects_per_second,

@@ -11,15 +11,21 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use value::{HostName, Interval, Labels, Server, Servers, Size, Token};
+pub use value::{Hidden, HostName, Interval, Labels, MaybeProxy, PinList, Server, Servers, Size, Token};
 
 use crate::collect::CollectConfig;
+use crate::link::connector::WayOut;
+use crate::link::proxy::NoProxy;
 use crate::logging;
+use crate::trust::{Basis, Kept, Pin};
 
 /// The file that is read where none is named and this one is there.
 pub const DEFAULT_FILE: &str = "/etc/vitals/client.toml";
 /// The port of a server without one.
 pub const DEFAULT_PORT: u16 = 7400;
+
+/// Where a token comes from that others can see.
+const TOKEN_FLAG: &str = "command line, --token";
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -52,18 +58,6 @@ pub enum ConfigError {
         /// What is wrong.
         message: String,
     },
-    /// Readings and secrets would cross the network in the clear.
-    #[error(
-        "server {server} ({from}) is not on this machine, and the connection is not encrypted: anybody on the way could read and \
-         change what is sent; use a tunnel to 127.0.0.1, or say insecure = true (--insecure, VITALS_INSECURE=true) where the network \
-         is trusted"
-    )]
-    Insecure {
-        /// The server.
-        server: String,
-        /// Where that is said.
-        from: String,
-    },
 }
 
 /// Flags that change the configuration.
@@ -73,12 +67,22 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Server to send to, host or host:port; again or with commas for more, tried in order [env: VITALS_SERVER]
-    /// [default: 127.0.0.1:7400].
+    /// [default: those of the token, else those of the last join, else 127.0.0.1:7400].
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     pub server: Vec<Server>,
+    /// The join token itself; others on this machine can see it: a file or VITALS_TOKEN is better.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub token: Option<Hidden>,
     /// File with the join token [env: VITALS_TOKEN_FILE, or VITALS_TOKEN with the token itself].
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Key that a server may have, 64 hexadecimal digits; again or with commas for more [env: VITALS_PIN] [default: those of
+    /// the token].
+    #[arg(long, value_name = "PIN", value_delimiter = ',')]
+    pub pin: Vec<Pin>,
+    /// File with the CAs, PEM, that a server's certificate may be from, where no pin is given [env: VITALS_CA_FILE].
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Time between two samples, 1s to 1h [env: VITALS_INTERVAL] [default: 5s].
     #[arg(long, value_name = "TIME")]
     pub interval: Option<Interval>,
@@ -96,7 +100,7 @@ pub struct Flags {
     /// [env: VITALS_SPOOL_MAX_SIZE] [default: 64MiB].
     #[arg(long, value_name = "SIZE")]
     pub spool_max_size: Option<Size>,
-    /// Send to servers beyond this machine without encryption [env: VITALS_INSECURE].
+    /// Plain TCP: no encryption, and no check of who the server is; both sides must be told [env: VITALS_INSECURE].
     #[arg(long)]
     pub insecure: bool,
     /// Time for an end: what waits is brought home, then the client ends in any case [env: VITALS_SHUTDOWN_TIMEOUT]
@@ -118,6 +122,9 @@ struct File {
     server: Option<Servers>,
     token: Option<Token>,
     token_file: Option<PathBuf>,
+    pin: Option<PinList>,
+    ca_file: Option<PathBuf>,
+    proxy: Option<MaybeProxy>,
     interval: Option<Interval>,
     hostname: Option<HostName>,
     labels: Option<Labels>,
@@ -142,10 +149,16 @@ struct SpoolTable {
 pub struct Config {
     /// The file that was read.
     pub file: Option<PathBuf>,
-    /// Servers, tried in order.
+    /// Servers, tried in order: those that are configured, else those of the token; see [`Config::servers_or`].
     pub servers: Vec<Server>,
     /// To join with.
     pub token: Option<Token>,
+    /// Keys that servers may have: those that are configured, else those of the token.
+    pub pins: Vec<Pin>,
+    /// CAs that servers' certificates may be from, where there are no pins.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy, if any.
+    pub way_out: Option<WayOut>,
     /// Time between two samples.
     pub interval: Interval,
     /// What this host calls itself.
@@ -156,7 +169,7 @@ pub struct Config {
     pub spool_max_size: Size,
     /// Where its identity and its spool are.
     pub data_dir: PathBuf,
-    /// Whether plain TCP may leave this machine.
+    /// Whether connections are plain TCP.
     pub insecure: bool,
     /// Within which time an end is over.
     pub shutdown_timeout: Interval,
@@ -256,16 +269,30 @@ impl Config {
 
         let servers = Some(flags.server).filter(|servers| !servers.is_empty()).map(Servers);
         let servers = from.pick("server", servers, "VITALS_SERVER", parsed, file.server)?;
-        let token_file =
-            from.pick("token", flags.token_file, "VITALS_TOKEN_FILE", parsed, file.token_file)?;
-        let token = match token_file {
-            // As strong as where it is named: a variable with the token itself is over a file's key.
-            Some(_) if around.variable("VITALS_TOKEN").is_some() && from.is_from_file("token") => {
-                from.pick("token", None, "VITALS_TOKEN", parsed, None)?
+        let token = match flags.token {
+            Some(token) => {
+                let token = token
+                    .token()
+                    .map_err(|message| ConfigError::Value { from: "--token".to_owned(), message })?;
+                from.origins.insert("token", TOKEN_FLAG.to_owned());
+                Some(token)
             }
-            Some(path) => Some(Token::read(&path)?),
-            None => from.pick("token", None, "VITALS_TOKEN", parsed, file.token)?,
+            None => token(&mut from, around, flags.token_file, file.token_file, file.token)?,
         };
+        let pins = Some(flags.pin).filter(|pins| !pins.is_empty()).map(PinList);
+        let pins = from.pick("pin", pins, "VITALS_PIN", parsed, file.pin)?;
+        let ca_file = from.pick("ca_file", flags.ca_file, "VITALS_CA_FILE", parsed, file.ca_file)?;
+        let proxy = from.pick("proxy", None, "VITALS_PROXY", parsed, file.proxy)?;
+        let proxy = match proxy {
+            Some(proxy) => Some(proxy),
+            None => match from.pick("proxy", None, "HTTPS_PROXY", parsed, None)? {
+                Some(proxy) => Some(proxy),
+                None => from.pick("proxy", None, "https_proxy", parsed, None)?,
+            },
+        };
+        let except = around.variable("NO_PROXY").or_else(|| around.variable("no_proxy")).unwrap_or_default();
+        let way_out = proxy.and_then(|MaybeProxy(proxy)| proxy);
+        let way_out = way_out.map(|proxy| WayOut { proxy, except: NoProxy::new(&except) });
         let interval = from.pick("interval", flags.interval, "VITALS_INTERVAL", parsed, file.interval)?;
         let hostname = from.pick("hostname", flags.hostname, "VITALS_HOSTNAME", parsed, file.hostname)?;
         let labels = Labels::merge(flags.labels)
@@ -288,11 +315,32 @@ impl Config {
         let log_level = from.pick("log_level", flags.log_level, "VITALS_LOG_LEVEL", parsed, in_file)?;
         let in_file = file.log_format.map(|word| word.0);
         let log_format = from.pick("log_format", flags.log_format, "VITALS_LOG_FORMAT", parsed, in_file)?;
-        let origins = from.origins;
+        let mut origins = from.origins;
+        let of_token = || Some((token.as_ref()?, format!("token; {}", origins.get("token")?)));
+        let (servers, pins, of_token) = match (servers, pins.filter(|pins| !pins.0.is_empty()), of_token()) {
+            (servers, pins, Some((token, origin))) => (
+                servers.map_or_else(|| token.servers().to_vec(), |servers| servers.0),
+                pins.map_or_else(|| token.pins(), |pins| pins.0),
+                Some(origin),
+            ),
+            (servers, pins, None) => (
+                servers.map(|servers| servers.0).unwrap_or_default(),
+                pins.map(|pins| pins.0).unwrap_or_default(),
+                None,
+            ),
+        };
+        for (key, is_set) in [("server", !servers.is_empty()), ("pin", !pins.is_empty())] {
+            if let Some(origin) = of_token.as_ref().filter(|_| is_set) {
+                origins.entry(key).or_insert_with(|| origin.clone());
+            }
+        }
 
-        let config = Self {
-            servers: servers.map_or_else(|| vec![Server::default()], |servers| servers.0),
+        Ok(Self {
+            servers,
             token,
+            pins,
+            ca_file,
+            way_out,
             interval: interval.unwrap_or_default(),
             hostname: hostname.unwrap_or_else(|| HostName::nearest(&around.hostname())),
             labels: labels.unwrap_or_default(),
@@ -308,9 +356,23 @@ impl Config {
             collect: file.collect.map(|collect| collect.0).unwrap_or_default(),
             file: path,
             origins,
-        };
-        check_servers(&config.servers, config.insecure, config.origin("server"))?;
-        Ok(config)
+        })
+    }
+
+    /// Servers, tried in order: those that are configured or the token's, else those of the last join, else the one on this
+    /// machine.
+    pub fn servers_or(&self, kept: &Kept) -> Vec<Server> {
+        servers_or(&self.servers, kept)
+    }
+
+    /// How servers are known.
+    pub fn basis(&self, kept: &Kept) -> Basis {
+        Basis::of(self.insecure, !self.pins.is_empty(), self.ca_file.is_some(), kept)
+    }
+
+    /// Whether the join token stands in the process's arguments, where others on this machine can see it.
+    pub fn shows_token(&self) -> bool {
+        self.origin("token") == TOKEN_FLAG
     }
 
     /// Where the value of `key` comes from.
@@ -318,18 +380,24 @@ impl Config {
         self.origins.get(key).map_or("default", String::as_str)
     }
 
-    /// All that is in force, in the file's own form, with where it comes from. Secrets are masked.
-    pub fn describe(&self) -> String {
+    /// All that is in force, in the file's own form, with where it comes from, beside what was kept from the last join.
+    /// Secrets are masked.
+    pub fn describe(&self, kept: &Kept) -> String {
         let mut out = match &self.file {
             Some(path) => format!("# read from {}\n", path.display()),
             None => "# no configuration file\n".to_owned(),
         };
-        let servers: Vec<String> = self.servers.iter().map(|server| quoted(server.as_str())).collect();
+        let servers: Vec<String> =
+            self.servers_or(kept).iter().map(|server| quoted(server.as_str())).collect();
+        let is_kept = self.servers.is_empty() && !kept.addresses.is_empty();
+        let pins: Vec<String> = self.pins.iter().map(|pin| quoted(&pin.to_string())).collect();
         let labels: Vec<String> =
             self.labels.iter().map(|(key, value)| format!("{key} = {}", quoted(value))).collect();
         let mut line = |key: &str, value: String| {
+            let origin =
+                if key == "server" && is_kept { "kept from the last join" } else { self.origin(key) };
             // Writing to a text cannot fail.
-            let _ = writeln!(out, "{:<50} # {}", format!("{key} = {value}"), self.origin(key));
+            let _ = writeln!(out, "{:<50} # {origin}", format!("{key} = {value}"));
         };
         line("server", format!("[{}]", servers.join(", ")));
         line("insecure", self.insecure.to_string());
@@ -337,6 +405,14 @@ impl Config {
             Some(_) => line("token", quoted("********")),
             None => line("# token", "none".to_owned()),
         }
+        line("pin", format!("[{}]", pins.join(", ")));
+        match &self.ca_file {
+            Some(path) => line("ca_file", quoted(&path.display().to_string())),
+            None => line("# ca_file", "none".to_owned()),
+        }
+        line("# trusts", quoted(self.basis(kept).word()));
+        let proxy = self.way_out.as_ref().map(|way_out| way_out.proxy.to_string());
+        line("proxy", quoted(&proxy.unwrap_or_default()));
         line("interval", quoted(&self.interval.to_string()));
         line("hostname", quoted(self.hostname.as_str()));
         line(
@@ -415,13 +491,30 @@ impl<S> Layers<'_, S> {
     }
 }
 
-/// Refuses servers beyond this machine unless they are allowed.
-pub fn check_servers(servers: &[Server], insecure: bool, from: &str) -> Result<(), ConfigError> {
-    match servers.iter().find(|server| !insecure && !server.is_loopback()) {
-        Some(server) => {
-            Err(ConfigError::Insecure { server: server.as_str().to_owned(), from: from.to_owned() })
+/// `given`, else the servers of the last join, else the one on this machine.
+pub fn servers_or(given: &[Server], kept: &Kept) -> Vec<Server> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    let kept: Vec<Server> = kept.addresses.iter().filter_map(|address| address.parse().ok()).collect();
+    if kept.is_empty() { vec![Server::default()] } else { kept }
+}
+
+/// The token of whatever names one, but for the flag with the token itself.
+fn token<S: Surroundings>(
+    from: &mut Layers<'_, S>,
+    around: &S,
+    flag: Option<PathBuf>,
+    path_in_file: Option<PathBuf>,
+    in_file: Option<Token>,
+) -> Result<Option<Token>, ConfigError> {
+    match from.pick("token", flag, "VITALS_TOKEN_FILE", parsed, path_in_file)? {
+        // As strong as where it is named: a variable with the token itself is over a file's key.
+        Some(_) if around.variable("VITALS_TOKEN").is_some() && from.is_from_file("token") => {
+            from.pick("token", None, "VITALS_TOKEN", parsed, None)
         }
-        None => Ok(()),
+        Some(path) => Ok(Some(Token::read(&path)?)),
+        None => from.pick("token", None, "VITALS_TOKEN", parsed, in_file),
     }
 }
 

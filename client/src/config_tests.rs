@@ -55,8 +55,8 @@ fn variable_error(name: &'static str, value: &str) -> String {
 #[test]
 fn nothing_has_to_be_configured() {
     let config = Config::load(Flags::default(), &around(&[])).unwrap();
-    assert_eq!(config.servers, [Server::default()]);
-    assert_eq!(config.servers[0].as_str(), "127.0.0.1:7400");
+    assert!(config.servers.is_empty());
+    assert_eq!(config.servers_or(&Kept::default())[0].as_str(), "127.0.0.1:7400");
     assert_eq!(config.interval.millis(), 5000);
     assert_eq!(config.shutdown_timeout.millis(), 10_000);
     assert_eq!(config.hostname.as_str(), "from-the-system");
@@ -130,41 +130,133 @@ fn a_variable_that_cannot_be_taken_is_named() {
     assert!(variable_error("VITALS_TOKEN_FILE", "/nowhere/token").contains("/nowhere/token"));
 }
 
+/// A join token for these servers.
+fn token(secret: u8, servers: &[&str], pins: &[[u8; 32]]) -> String {
+    let addresses = servers.iter().map(|server| (*server).to_owned()).collect();
+    let secret = vitals_wire::ids::Secret([secret; 32]);
+    vitals_wire::token::JoinToken { secret, expires_ms: 77, pins: pins.to_vec(), addresses }.to_string()
+}
+
+fn said(secret: u8) -> String {
+    token(secret, &["a:1"], &[]).parse::<Token>().unwrap().said().to_string()
+}
+
 #[test]
-fn a_server_beyond_this_machine_needs_a_word_of_consent() {
-    for server in ["192.0.2.1", "vitals.example.org:7400", "[2001:db8::1]:7400"] {
-        let (config, _) = load(&format!("server = '{server}'"), &[], Flags::default());
-        let error = config.unwrap_err().to_string();
-        assert!(error.contains("insecure = true") && error.contains("client.toml"), "{error}");
-        let (config, _) = load(&format!("server = '{server}'\ninsecure = true"), &[], Flags::default());
-        assert!(config.unwrap().insecure);
+fn servers_are_those_of_the_configuration_else_the_token_s_else_those_of_the_last_join() {
+    let names =
+        |servers: &[Server]| servers.iter().map(|server| server.as_str().to_owned()).collect::<Vec<_>>();
+    let kept =
+        Kept { addresses: vec!["kept.example:1".to_owned(), "no server".to_owned()], ..Kept::default() };
+    let text = format!("token = '{}'\n", token(1, &["t.example:1", "[2001:db8::1]:2"], &[]));
+    let with_both = load(&format!("server = 'far.example'\n{text}"), &[], Flags::default()).0.unwrap();
+    assert_eq!(names(&with_both.servers_or(&kept)), ["far.example:7400"]);
+    let (with_token, path) = load(&text, &[], Flags::default());
+    let with_token = with_token.unwrap();
+    assert_eq!(names(&with_token.servers_or(&kept)), ["t.example:1", "[2001:db8::1]:2"]);
+    assert_eq!(with_token.origin("server"), format!("token; {path}"));
+    let bare = load("", &[], Flags::default()).0.unwrap();
+    assert_eq!(names(&bare.servers_or(&kept)), ["kept.example:1"]);
+    let shown = bare.describe(&kept);
+    assert!(shown.contains("kept from the last join"), "{shown}");
+    assert_eq!(names(&bare.servers_or(&Kept::default())), ["127.0.0.1:7400"]);
+}
+
+#[test]
+fn pins_are_those_of_the_configuration_else_the_token_s() {
+    let (one, two) = (Pin([1; 32]), Pin([0xab; 32]));
+    let text = format!("token = '{}'\n", token(1, &["a:1"], &[one.0]));
+    assert_eq!(load(&text, &[], Flags::default()).0.unwrap().pins, [one]);
+    let listed = format!("pin = ['{one}', '{two}']\n");
+    let config = load(&format!("{listed}{text}"), &[], Flags::default()).0.unwrap();
+    assert_eq!(config.pins, [one, two]);
+    assert_eq!(config.basis(&Kept::default()), Basis::Pins);
+    let variable = [("VITALS_PIN", &*format!("{two},{one}"))];
+    assert_eq!(load(&listed, &variable, Flags::default()).0.unwrap().pins, [two, one]);
+    let flags = Flags { pin: vec![two], ..Flags::default() };
+    assert_eq!(load(&listed, &variable, flags).0.unwrap().pins, [two]);
+    assert!(error("pin = 'abc'\n").contains("64 hexadecimal digits"));
+    assert!(error("pin = 5\n").contains("64 hexadecimal digits"));
+    let ca = load("ca_file = '/etc/ca.pem'\n", &[], Flags::default()).0.unwrap();
+    assert_eq!((ca.basis(&Kept::default()), ca.ca_file), (Basis::Ca, Some("/etc/ca.pem".into())));
+    assert!(!load("", &[], Flags::default()).0.unwrap().insecure, "TLS, if nothing is said");
+}
+
+#[test]
+fn a_damaged_token_is_an_error_that_says_so_and_shows_nothing_of_it() {
+    let whole = token(1, &["a:1"], &[]);
+    let half = &whole[..whole.len() - 9];
+    let secret = &half[10..40];
+    let in_file = error(&format!("token = '{half}'\n"));
+    assert!(in_file.contains("damaged") && in_file.starts_with("FILE:1:9: "), "{in_file}");
+    let flags = Flags { token: Some(half.parse().unwrap()), ..Flags::default() };
+    let by_flag = load("", &[], flags.clone()).0.unwrap_err().to_string();
+    assert!(by_flag.starts_with("--token: ") && by_flag.contains("damaged"), "{by_flag}");
+    let by_variable = variable_error("VITALS_TOKEN", half);
+    assert!(by_variable.starts_with("VITALS_TOKEN: "), "{by_variable}");
+    assert!(variable_error("VITALS_TOKEN", "hush").contains("begins with vj1_"));
+    let nowhere = token(1, &["http://x"], &[]);
+    assert!(variable_error("VITALS_TOKEN", &nowhere).contains("names a server that cannot be"));
+    for text in [in_file, by_flag, by_variable, format!("{flags:?}")] {
+        assert!(!text.contains(secret), "{text}");
     }
-    for server in ["127.0.0.2", "localhost:1", "[::1]", "::ffff:127.0.0.1"] {
-        assert!(load(&format!("server = '{server}'"), &[], Flags::default()).0.is_ok(), "{server}");
-    }
+}
+
+#[test]
+fn a_token_among_the_arguments_is_taken_and_known_to_be_seen() {
+    let flags = Flags { token: Some(token(3, &["a:1"], &[]).parse().unwrap()), ..Flags::default() };
+    let config = load("", &[("VITALS_TOKEN", "never looked at")], flags).0.unwrap();
+    assert_eq!(config.token.as_ref().unwrap().said().as_str(), said(3));
+    assert!(config.shows_token());
+    let variable = token(4, &["a:1"], &[]);
+    let config = load("", &[("VITALS_TOKEN", &variable)], Flags::default()).0.unwrap();
+    assert!(!config.shows_token());
+}
+
+#[test]
+fn the_proxy_is_vitals_own_else_the_one_for_all_and_shows_no_password() {
+    let proxy = |text: &str, variables: &[(&'static str, &str)]| {
+        let config = load(text, variables, Flags::default()).0.unwrap();
+        let shown = config.describe(&Kept::default());
+        assert!(!shown.contains("hush") && !format!("{config:?}").contains("hush"), "{shown}");
+        config.way_out.map(|way_out| way_out.proxy.address().to_owned())
+    };
+    let all = ("HTTPS_PROXY", "http://u:hush@all:3128");
+    assert_eq!(proxy("", &[]), None);
+    assert_eq!(proxy("", &[all]).as_deref(), Some("all:3128"));
+    assert_eq!(proxy("", &[("https_proxy", "all:1")]).as_deref(), Some("all:1"));
+    assert_eq!(proxy("proxy = 'http://u:hush@own:1'\n", &[all]).as_deref(), Some("own:1"));
+    assert_eq!(proxy("proxy = ''\n", &[all]), None);
+    assert!(variable_error("HTTPS_PROXY", "https://u:hush@x").starts_with("HTTPS_PROXY: "));
+    assert!(!variable_error("HTTPS_PROXY", "https://u:hush@x").contains("hush"));
 }
 
 #[test]
 fn secrets_come_from_variables_or_files_and_are_never_shown() {
     let dir = tempfile::tempdir().unwrap();
-    let token = dir.path().join("token");
-    std::fs::write(&token, "hush-from-file\n").unwrap();
-    let path = token.display().to_string();
-    let (config, _) = load("token = 'hush-in-config'", &[("VITALS_TOKEN_FILE", &path)], Flags::default());
+    let (in_config, from_file, variable) =
+        (token(1, &["a:1"], &[]), token(2, &["a:1"], &[]), token(3, &["a:1"], &[]));
+    let path = dir.path().join("token");
+    std::fs::write(&path, format!("{from_file}\n")).unwrap();
+    let path = path.display().to_string();
+    let (config, _) =
+        load(&format!("token = '{in_config}'"), &[("VITALS_TOKEN_FILE", &path)], Flags::default());
     let config = config.unwrap();
-    assert_eq!(config.token.as_ref().unwrap().text().as_str(), "hush-from-file");
-    assert!(config.describe().contains("token = \"********\""), "{}", config.describe());
-    assert!(!config.describe().contains("hush") && !format!("{config:?}").contains("hush"));
+    assert_eq!(config.token.as_ref().unwrap().said().as_str(), said(2));
+    let shown = config.describe(&Kept::default());
+    assert!(shown.contains("token = \"********\""), "{shown}");
+    for text in [shown, format!("{config:?}")] {
+        assert!(!text.contains(&from_file[4..40]) && !text.contains(&said(2)), "{text}");
+    }
     let in_file = format!("token_file = '{path}'");
-    let (config, _) = load(&in_file, &[("VITALS_TOKEN", "hush-variable")], Flags::default());
-    assert_eq!(config.unwrap().token.unwrap().text().as_str(), "hush-variable");
+    let (config, _) = load(&in_file, &[("VITALS_TOKEN", &variable)], Flags::default());
+    assert_eq!(config.unwrap().token.unwrap().said().as_str(), said(3));
 }
 
 #[test]
 fn what_is_in_force_is_itself_a_valid_file() {
     let text = "server = ['localhost:1', '::1']\nlabels = { env = 'a \"quoted\" one' }\ninterval = 90\nshutdown_timeout = '45s'\n[collect]\nexclude_disks = ['x*']\n";
     let config = load(text, &[], Flags::default()).0.unwrap();
-    let described = config.describe();
+    let described = config.describe(&Kept::default());
     assert!(described.contains("# default") && described.contains("client.toml"), "{described}");
     let again = load(&described, &[], Flags::default()).0.unwrap();
     assert_eq!(

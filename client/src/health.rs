@@ -24,8 +24,8 @@ use usage::UsageFiles;
 pub const EVERY: Duration = Duration::from_secs(30);
 /// A sample that comes this little too soon carries it: ticks are not exact.
 const EARLY: Duration = Duration::from_millis(500);
-/// Longest text of an error that is kept: a server may write a great deal.
-const MAX_ERROR_BYTES: usize = 300;
+/// Longest text of an error that is kept: a server may write a great deal, and what to do stands at its end.
+const MAX_ERROR_BYTES: usize = 1000;
 /// Where losses are counted for whose reason there is no room any more; a server can make up any number of reasons.
 pub const OTHER_REASONS: &str = "other";
 
@@ -87,6 +87,10 @@ pub struct Snapshot {
     pub steps: Steps,
     /// The last connection that ended, or did not come about.
     pub last_error: Option<LastError>,
+    /// Whether a server took this host, now or before.
+    pub is_joined: bool,
+    /// Whether its secret is being changed.
+    pub has_next_secret: bool,
 }
 
 impl Snapshot {
@@ -189,6 +193,12 @@ impl Health {
         let mut state = self.state();
         state.now.connection = None;
         state.now.last_error = Some(error);
+    }
+
+    /// So this host stands with its server.
+    pub fn stands(&self, is_joined: bool, has_next_secret: bool) {
+        let now = &mut self.state().now;
+        (now.is_joined, now.has_next_secret) = (is_joined, has_next_secret);
     }
 
     /// The server's clock shows this now, in ms since 1970.

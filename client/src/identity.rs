@@ -3,7 +3,8 @@
 //! ```text
 //! STATE_DIR/           0700
 //!   client.lock        locked while a client runs
-//!   identity           0600: "vitals-client identity 1", then "host = HEX" and "secret = HEX"
+//!   identity           0600: "vitals-client identity 1", then "host = HEX", "secret = HEX" and, while the server
+//!                      changes the secret, "next-secret = HEX"
 //!   starts             0600: how often a client was started here, or the clock was set while one ran
 //! ```
 //!
@@ -74,6 +75,8 @@ pub struct Identity {
     pub host: HostId,
     /// Its secret.
     pub secret: Secret,
+    /// The one that is to take its place, and may have done so at the server.
+    pub next_secret: Option<Secret>,
     /// This run.
     pub run: RunId,
     /// How often a client was started on this directory or the clock was set while one ran, this time included. More by
@@ -101,17 +104,16 @@ impl Identity {
             TryLockError::Error(error) => failed("lock", &lock_path)(error),
         })?;
 
-        let (host, secret, is_new) = match File::open(&path) {
+        let (host, secret, next_secret, is_new) = match File::open(&path) {
             Ok(file) => {
                 keep_private(&file, &path);
-                let (host, secret) = read_identity(file, &path)?;
-                (host, secret, false)
+                let (host, secret, next_secret) = read_identity(file, &path)?;
+                (host, secret, next_secret, false)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let (host, secret) = (HostId(random()?), Secret(random()?));
-                let text = format!("{FIRST_LINE}\nhost = {host}\nsecret = {}\n", hex(&secret.0));
-                write_file(dir, &path, &text).map_err(failed("write", &path))?;
-                (host, secret, true)
+                Secrets::of(dir, host).write(&secret, None).map_err(failed("write", &path))?;
+                (host, secret, None, true)
             }
             Err(error) => return Err(failed("open", &path)(error)),
         };
@@ -125,7 +127,35 @@ impl Identity {
             let [random] = random()?;
             starts = starts.wrapping_add(u64::from(random));
         }
-        Ok(Self { host, secret, run: RunId(random()?), starts, is_new, _lock: lock })
+        Ok(Self { host, secret, next_secret, run: RunId(random()?), starts, is_new, _lock: lock })
+    }
+}
+
+/// Where a host's secrets are kept.
+#[derive(Debug, Clone)]
+pub struct Secrets {
+    dir: PathBuf,
+    host: HostId,
+}
+
+impl Secrets {
+    /// Of this host, in this state directory.
+    pub fn of(dir: &Path, host: HostId) -> Self {
+        Self { dir: dir.to_owned(), host }
+    }
+
+    /// Keeps the host's secret and the one that is to follow it, durably. Waits for the disk. Only for who holds the
+    /// directory's [`Identity`].
+    ///
+    /// # Errors
+    /// Whatever the disk says; then all is as it was.
+    pub fn write(&self, secret: &Secret, next: Option<&Secret>) -> io::Result<()> {
+        let mut text = format!("{FIRST_LINE}\nhost = {}\nsecret = {}\n", self.host, hex(&secret.0));
+        if let Some(next) = next {
+            // Writing to a text cannot fail.
+            let _ = writeln!(text, "next-secret = {}", hex(&next.0));
+        }
+        write_file(&self.dir, &self.dir.join("identity"), &text)
     }
 }
 
@@ -182,7 +212,7 @@ fn keep_private(file: &File, path: &Path) {
 }
 
 /// Writes a file so that after a crash there is the old one or the new one.
-fn write_file(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_file(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
     let beside = path.with_extension("new");
     let written = write_beside(&beside, text).and_then(|()| std::fs::rename(&beside, path));
     if written.is_err() {
@@ -199,7 +229,7 @@ fn write_beside(beside: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-fn read_identity(file: File, path: &Path) -> Result<(HostId, Secret), IdentityError> {
+fn read_identity(file: File, path: &Path) -> Result<(HostId, Secret, Option<Secret>), IdentityError> {
     let damaged = |why| IdentityError::Damaged { path: path.to_owned(), why };
     let mut text = String::new();
     file.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(|error| match error.kind() {
@@ -216,13 +246,19 @@ fn read_identity(file: File, path: &Path) -> Result<(HostId, Secret), IdentityEr
     };
     let host = value("host").and_then(|hex| hex.parse().ok()).filter(|host| *host != HostId::SERVER);
     let secret = value("secret").and_then(unhex).map(Secret);
+    // The server may know only the second one by now: without it this host could not come in.
+    let next = match lines.next().map(|line| line.strip_prefix("next-secret = ").and_then(unhex)) {
+        Some(None) => return Err(damaged("its next secret cannot be read")),
+        next => next.flatten().map(Secret),
+    };
     Ok((
         host.ok_or_else(|| damaged("it has no host id"))?,
         secret.ok_or_else(|| damaged("it has no secret"))?,
+        next,
     ))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         // Writing to a text cannot fail.
@@ -231,7 +267,7 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-fn unhex(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn unhex(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
     if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
@@ -307,6 +343,7 @@ mod tests {
             &format!("{FIRST_LINE}\n"),
             &format!("{FIRST_LINE}\nhost = {host}\nsecret = {host}{host}\n"),
             &format!("{FIRST_LINE}\nhost = 1{}\nsecret = {host}\n", &host[1..]),
+            &format!("{FIRST_LINE}\nhost = 1{}\nsecret = {host}{host}\nnext-secret = {host}\n", &host[1..]),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = Identity::open(dir.path()).unwrap_err();

@@ -3,7 +3,7 @@
 //! In the order in which data flows:
 //!
 //! - [`cli`], [`config`], [`logging`]: what the client is told to do, and how it tells what it does.
-//! - [`identity`]: who it is; [`health`]: how it is.
+//! - [`identity`]: who it is; [`trust`]: whom it trusts; [`health`]: how it is.
 //! - [`collect`]: reads this host; [`sampler`] makes samples of it on a steady interval, with times from [`clock`].
 //! - [`queue`]: samples that are not settled yet, in memory; [`spool`]: on disk.
 //! - [`link`]: brings them to a server; [`facts`] are told with each connection.
@@ -36,6 +36,7 @@ pub mod spool;
 pub mod status;
 pub mod stop;
 pub mod tee;
+pub mod trust;
 
 #[cfg(test)]
 mod test_server;

@@ -11,7 +11,7 @@ use vitals_wire::sample::Sample;
 use crate::collect::Counters;
 use crate::health::{self, Health};
 use crate::link::driver::Observer;
-use crate::link::event::{Closed, Event, News};
+use crate::link::event::{Closed, Event, News, TrustNews};
 use crate::spool::job;
 use crate::tee::Tee;
 
@@ -139,6 +139,8 @@ impl Observer for Reporter {
                 spool_bytes: waiting.spool_bytes,
             }),
             Event::Spool(news) => spool(&news),
+            Event::Trust(news) => trust(&news),
+            Event::Standing(stands) => self.health.stands(stands.is_joined, stands.has_next_secret),
             Event::ServerClock { server_time_ms } => self.health.server_clock(server_time_ms),
             Event::Ignored { what } => tracing::debug!(what, "the server asked for what is not offered"),
         }
@@ -185,6 +187,35 @@ fn spool(news: &News) {
             tracing::warn!(stretches, "damaged bytes in the spool are skipped; the samples in them are lost");
         }
         News::Off { why } => tracing::error!(reason = why, "no spool: samples wait in memory"),
+    }
+}
+
+/// Tells of joining, secrets and keys.
+fn trust(news: &TrustNews) {
+    match news {
+        TrustNews::Joined => {
+            tracing::info!("joined: a server took this host; the join token is not needed any more")
+        }
+        TrustNews::TokenAgain => {
+            tracing::warn!("the server does not know this host any more: joining again with the token");
+        }
+        TrustNews::OldSecret => {
+            tracing::info!("the server does not know this host's new secret: showing the old one");
+        }
+        TrustNews::SecretMade => {
+            tracing::info!("the server asked for a new secret: it is kept, and told now")
+        }
+        TrustNews::SecretChanged => {
+            tracing::info!("the server took this host's new secret: the old one is forgotten")
+        }
+        TrustNews::Learnt { pins } => {
+            let pins: Vec<String> = pins.iter().map(ToString::to_string).collect();
+            tracing::info!(pins = pins.join(","), "these keys of the server are trusted from now on");
+        }
+        TrustNews::Trouble { why } => {
+            tracing::warn!(reason = why, "what was learnt of the server cannot be kept: trying on");
+        }
+        TrustNews::Recovered => tracing::info!("what was learnt of the server can be kept again"),
     }
 }
 

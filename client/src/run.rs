@@ -17,10 +17,11 @@ use crate::control::{self, Answer, Control, Request};
 use crate::facts;
 use crate::goodbye::Machine;
 use crate::health::Health;
-use crate::identity::{Identity, Starts};
+use crate::identity::{Identity, Secrets, Starts};
+use crate::link::connector::{Connector, warn_of_plain_tcp};
 use crate::link::driver::{Channel, Link};
-use crate::link::protocol::{Protocol, Settings};
-use crate::link::tcp::Tcp;
+use crate::link::protocol::{Known, Protocol, Settings};
+use crate::link::tls::{Pins, Tls};
 use crate::queue::Caps;
 use crate::reporter::Reporter;
 use crate::sampler::{Sampler, run_sampler};
@@ -29,6 +30,7 @@ use crate::spool::job::Keep;
 use crate::status::{About, Status};
 use crate::stop::Stop;
 use crate::tee::Tee;
+use crate::trust::{self, Basis, Kept};
 
 /// Samples between the sampler and the link, which takes them at once.
 const SAMPLE_CHANNEL: usize = 4;
@@ -48,7 +50,16 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         ),
         None => None,
     };
-    let servers: Vec<String> = config.servers.iter().map(|server| server.as_str().to_owned()).collect();
+    let kept = Kept::open(&trust::path(&config.data_dir));
+    let basis = config.basis(&kept);
+    let pins = Arc::new(Pins::new(config.pins.clone()));
+    let tls = match basis {
+        Basis::Nothing => None,
+        basis => Some(Tls::new(basis, pins.clone(), config.ca_file.as_deref())?),
+    };
+    let servers: Vec<String> =
+        config.servers_or(&kept).iter().map(|server| server.as_str().to_owned()).collect();
+    let is_joined = kept.host == Some(identity.host);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         host = %identity.host,
@@ -57,14 +68,19 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         interval = %config.interval,
         data_dir = %config.data_dir.display(),
         is_new = identity.is_new,
+        is_joined,
+        trusts = basis.word(),
+        proxy = config.way_out.as_ref().map(|way_out| way_out.proxy.address()),
         "started"
     );
+    tell_of_token(&config, basis, is_joined);
     let stop = Stop::new(config.shutdown_timeout.duration());
     stop.on_signals(Machine::default(), health.clone())?;
     let about = About {
         host: identity.host.to_string(),
         name: config.hostname.as_str().to_owned(),
         servers: servers.clone(),
+        trusts: basis.word(),
     };
     let asked = answer_commands(&config.data_dir, about, health.clone(), stop.clone());
     let shutdown = stop.shutdown.clone();
@@ -83,25 +99,42 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         caps: Caps::CLIENT,
         seed: u64::from_be_bytes(crate::identity::random()?),
     };
-    let mut protocol = Protocol::new(settings, hello(&config, &identity)?, Instant::now());
+    let secrets = Secrets::of(&config.data_dir, identity.host);
+    let known_pins = kept.pins.clone();
+    let shared = trust::Shared::new(Some(trust::path(&config.data_dir)), kept, pins);
+    let keeper = trust::Keeper::new(shared, Some(identity.host), basis, servers.clone(), Some(secrets));
+    let known = Known {
+        is_joined,
+        next_secret: identity.next_secret.clone(),
+        pins: known_pins,
+        is_current: keeper.is_current(),
+        learns: basis != Basis::Nothing,
+        rotates: true,
+    };
+    let mut protocol = Protocol::new(settings, hello(&config, &identity)?, Instant::now()).with_trust(known);
     protocol.set_drain(stop.drain());
     let spool = (config.spool_max_size.bytes() > 0)
         .then(|| Spool::new(&config.data_dir.join("spool"), config.spool_max_size.bytes()));
     if spool.is_some() {
         protocol = protocol.with_spool(Instant::now());
     }
+    let warning = tls.is_none().then(|| tokio::spawn(warn_of_plain_tcp(shutdown.clone())));
     let link = Link {
         protocol,
-        connect: Tcp::new(servers.clone(), config.insecure),
+        connect: Connector::new(servers.clone(), tls, config.way_out.clone()),
         source: Channel { samples, shutdown: shutdown.clone(), bye: stop.bye.clone() },
         observer: Reporter::new(health, servers, tee),
         keep: spool.map(|spool| Box::new(spool) as Box<dyn Keep>),
+        trust: Some(Box::new(keeper)),
     };
     let ended = link.run().await;
     let was_wanted = shutdown.is_cancelled();
     shutdown.cancel();
     ended.observer.sum_up(ended.waiting, ended.spooled, &counters);
     sampler.await.context("the sampler failed")?;
+    if let Some(warning) = warning {
+        warning.abort();
+    }
     // It ends with the sampler's clock, but for a disk that does not answer.
     let _ = tokio::time::timeout(LAST_WRITE, keeping).await;
     if let Some(asked) = asked {
@@ -113,6 +146,27 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         bail!("the sampler ended by itself");
     }
     Ok(())
+}
+
+/// What there is to say about how this host will join.
+fn tell_of_token(config: &Config, basis: Basis, is_joined: bool) {
+    if config.shows_token() {
+        tracing::warn!(
+            "--token: others on this machine can see the join token among this process's arguments; --token-file or \
+             VITALS_TOKEN keeps it from them"
+        );
+    }
+    match &config.token {
+        Some(token) if !is_joined && token.expires_ms() <= crate::health::wall_ms() => tracing::warn!(
+            "the join token has expired by this host's clock: `vitals-server token create` makes a new one"
+        ),
+        None if !is_joined && basis == Basis::Roots => tracing::warn!(
+            "no join token, pin or CA file, and no server took this host yet: only a server with a certificate from a CA that \
+             the system trusts can be reached; `vitals-server token create` makes a token, VITALS_TOKEN, token_file or \
+             --token-file gives it to this client"
+        ),
+        _ => {}
+    }
 }
 
 /// Answers `vitals-client status` and the like. Where there can be no socket, the client runs without: its readings matter
@@ -199,7 +253,7 @@ fn hello(config: &Config, identity: &Identity) -> anyhow::Result<Hello> {
         host: identity.host,
         run: identity.run,
         secret: identity.secret.clone(),
-        token: config.token.as_ref().map(|token| token.text()),
+        token: config.token.as_ref().map(|token| token.said()),
         name: config.hostname.text(),
         labels: List::new(labels.collect::<anyhow::Result<Vec<_>>>()?)?,
         facts: facts::facts(),

@@ -40,6 +40,12 @@ pub struct Status {
     pub uptime: u64,
     /// The servers that it is configured for, in the order in which they are tried.
     pub servers: Vec<String>,
+    /// By what it knows them: `pins`, `ca`, `roots` (the system's), or `none` over plain TCP.
+    pub trusts: String,
+    /// Whether a server took this host, now or before.
+    pub joined: bool,
+    /// Whether its secret is being changed.
+    pub next_secret: bool,
     /// The connection; `None` while there is none.
     pub connection: Option<Connection>,
     /// Connections that came about since the start.
@@ -109,6 +115,8 @@ pub struct About {
     pub name: String,
     /// The servers that it is configured for.
     pub servers: Vec<String>,
+    /// By what it knows them.
+    pub trusts: &'static str,
 }
 
 impl Status {
@@ -138,6 +146,9 @@ impl Status {
             started_ms: health.started_ms(),
             uptime: now.saturating_duration_since(health.started()).as_secs(),
             servers: about.servers.clone(),
+            trusts: about.trusts.to_owned(),
+            joined: is.is_joined,
+            next_secret: is.has_next_secret,
             connection,
             connections: is.connections,
             taken: is.taken,

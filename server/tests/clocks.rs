@@ -121,7 +121,7 @@ impl Host {
         let now = Instant::now();
         let link = Link {
             protocol: Protocol::new(settings, joining(server, hello(number, name)), now).with_spool(now),
-            connect: Tcp::new(vec![server.to_string()], false),
+            connect: Tcp::new(vec![server.to_string()]),
             source: Clocked {
                 wall: wall.clone(),
                 clock: SampleClock::new(3, INTERVAL),
@@ -132,6 +132,7 @@ impl Host {
             },
             observer: account.clone(),
             keep: Some(Box::new(Spool::new(&dir.join("spool"), 4 << 20))),
+            trust: None,
         };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

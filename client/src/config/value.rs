@@ -13,12 +13,17 @@ use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use vitals_wire::bounded::Text;
 use vitals_wire::limits::{MAX_HOST_NAME_BYTES, MAX_LABELS, MAX_TOKEN_BYTES};
 use vitals_wire::name::{check_host_name, check_label, nearest_host_name};
+use vitals_wire::token::{JoinToken, MAX_CHARS};
 
 use super::{ConfigError, DEFAULT_PORT};
 use crate::collect::CollectConfig;
+use crate::link::proxy::Proxy;
+use crate::trust::Pin;
 
 /// Servers that may be named.
 const MAX_SERVERS: usize = 16;
+/// Pins that may be given.
+const MAX_PINS: usize = 16;
 
 /// A server: `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -381,9 +386,12 @@ impl<'de> Deserialize<'de> for Labels {
     }
 }
 
-/// The secret part of a join token. Its debug form shows nothing of it.
+/// A join token, and the servers that it names. Its debug form shows nothing of its secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(Text<MAX_TOKEN_BYTES>);
+pub struct Token {
+    join: JoinToken,
+    servers: Vec<Server>,
+}
 
 impl Token {
     /// Reads it from a file; blanks and the newline at its ends do not belong to it.
@@ -392,13 +400,28 @@ impl Token {
         let file = std::fs::File::open(path).map_err(read_error)?;
         let mut text = String::new();
         // More than a token can have is not one, however long the file is.
-        file.take(2 * MAX_TOKEN_BYTES as u64).read_to_string(&mut text).map_err(read_error)?;
+        file.take(2 * MAX_CHARS as u64).read_to_string(&mut text).map_err(read_error)?;
         text.parse().map_err(|message| ConfigError::Value { from: path.display().to_string(), message })
     }
 
-    /// The token as it travels.
-    pub fn text(&self) -> Text<MAX_TOKEN_BYTES> {
-        self.0.clone()
+    /// What of it travels.
+    pub fn said(&self) -> Text<MAX_TOKEN_BYTES> {
+        self.join.said()
+    }
+
+    /// The servers that it names.
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// The keys that it trusts.
+    pub fn pins(&self) -> Vec<Pin> {
+        self.join.pins.iter().copied().map(Pin).collect()
+    }
+
+    /// When it expires, in ms since 1970.
+    pub fn expires_ms(&self) -> i64 {
+        self.join.expires_ms
     }
 }
 
@@ -412,11 +435,93 @@ impl FromStr for Token {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        if text.is_empty() {
+        if text.trim().is_empty() {
             return Err("the token is empty".to_owned());
         }
-        Text::new(text).map(Self).map_err(|error| format!("the token is too long: {error}"))
+        let join: JoinToken =
+            text.parse().map_err(|error: vitals_wire::token::TokenError| error.to_string())?;
+        let servers = join.addresses.iter().map(|address| address.parse()).collect::<Result<_, String>>();
+        let servers = servers.map_err(|error| format!("the token names a server that cannot be: {error}"))?;
+        Ok(Self { join, servers })
+    }
+}
+
+/// A text that is shown nowhere, not even when it is no token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(String);
+
+impl Hidden {
+    /// The token in it.
+    pub(super) fn token(&self) -> Result<Token, String> {
+        self.0.parse()
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(…)")
+    }
+}
+
+impl FromStr for Hidden {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Keys that are trusted: one text, with commas between, or a list of texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PinList(pub Vec<Pin>);
+
+impl FromStr for PinList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = text.split(',').map(str::trim).filter(|pin| !pin.is_empty());
+        Self::checked(named.map(str::parse).collect::<Result<_, _>>()?)
+    }
+}
+
+impl PinList {
+    fn checked(pins: Vec<Pin>) -> Result<Self, String> {
+        match pins.len() {
+            0..=MAX_PINS => Ok(Self(pins)),
+            many => Err(format!("{many} pins, at most {MAX_PINS} are taken")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PinList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            One(String),
+            Many(Vec<String>),
+        }
+        let pins = match Written::deserialize(deserializer) {
+            Ok(Written::One(text)) => return text.parse().map_err(D::Error::custom),
+            Ok(Written::Many(texts)) => texts.iter().map(|text| text.parse()).collect::<Result<_, _>>(),
+            Err(_) => Err("pins are a text of 64 hexadecimal digits, or a list of them".to_owned()),
+        };
+        pins.and_then(Self::checked).map_err(D::Error::custom)
+    }
+}
+
+/// A proxy, or none where the text is empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaybeProxy(pub Option<Proxy>);
+
+impl FromStr for MaybeProxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "" => Ok(Self(None)),
+            text => text.parse().map(Some).map(Self),
+        }
     }
 }
 
@@ -455,7 +560,7 @@ macro_rules! from_text {
         }
     )*};
 }
-from_text! { HostName; Token; Word<T>, T; }
+from_text! { HostName; MaybeProxy; Token; Word<T>, T; }
 
 impl<T: FromStr<Err = String>> FromStr for Word<T> {
     type Err = String;

@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::codec::{Encoder, FramedRead};
 use tokio_util::sync::CancellationToken;
-use vitals_wire::codec::FrameError;
+use vitals_wire::codec::{CodecError, FrameError};
 use vitals_wire::message::ClientCodec;
 use vitals_wire::message::{ByeReason, ClientMessage, ServerMessage};
 use vitals_wire::sample::Sample;
@@ -24,7 +24,8 @@ use vitals_wire::sample::Sample;
 use super::event::{Closed, Event};
 use super::protocol::{Action, Protocol};
 use super::tcp::Connect;
-use crate::spool::job::{Job, Keep, Outcome};
+use crate::spool::job::{Keep, Outcome};
+use crate::trust::job as trust;
 
 /// From the first byte of a message until the system has taken it all.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
@@ -32,6 +33,8 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// At the end, for what is being written to be kept.
 const LAST_JOB: Duration = Duration::from_secs(1);
+/// What TLS's complaint about plain TCP looks like where a length is expected: an alert, of TLS 1.
+const TLS_ALERT: usize = 0x1503;
 /// A server says little.
 const READ_BUFFER_BYTES: usize = 256;
 /// A write buffer that grew over this is given back.
@@ -102,6 +105,8 @@ pub struct Link<C, S, O> {
     pub observer: O,
     /// Keeps samples outside of memory; then the protocol is one [`with_spool`](Protocol::with_spool).
     pub keep: Option<Box<dyn Keep>>,
+    /// Keeps what is learnt of servers; then the protocol is one [`with_trust`](Protocol::with_trust).
+    pub trust: Option<Box<dyn trust::Keep>>,
 }
 
 /// What is left when a link has ended.
@@ -118,8 +123,9 @@ pub struct Ended<O> {
 impl<C: Connect, S: Source, O: Observer> Link<C, S, O> {
     /// Runs until the source has ended and all is settled, or the limit for that is over.
     pub async fn run(self) -> Ended<O> {
-        let Self { protocol, mut connect, source, observer, keep } = self;
-        let mut side = Side { protocol, source, observer, keep: Keeper::new(keep), has_ended: false };
+        let Self { protocol, mut connect, source, observer, keep, trust } = self;
+        let (keep, trust) = (Keeper::new(keep), Keeper::new(trust));
+        let mut side = Side { protocol, source, observer, keep, trust, has_ended: false };
         loop {
             match side.next() {
                 Action::Connect { server } => {
@@ -155,23 +161,23 @@ impl<C: Connect, S: Source, O: Observer> Link<C, S, O> {
     }
 }
 
-/// What keeps samples outside of memory, and what it does.
-enum Keeper {
+/// What keeps something on disk, and what it does.
+enum Keeper<K: ?Sized, O> {
     /// There is none, or it is lost.
     None,
-    Idle(Box<dyn Keep>),
-    Busy(JoinHandle<(Box<dyn Keep>, Outcome)>),
+    Idle(Box<K>),
+    Busy(JoinHandle<(Box<K>, O)>),
 }
 
-impl Keeper {
-    fn new(keep: Option<Box<dyn Keep>>) -> Self {
+impl<K: ?Sized + Send + 'static, O: Send + 'static> Keeper<K, O> {
+    fn new(keep: Option<Box<K>>) -> Self {
         keep.map_or(Self::None, Self::Idle)
     }
 
-    fn start(&mut self, job: Job) {
+    fn start(&mut self, job: impl FnOnce(&mut K) -> O + Send + 'static) {
         *self = match std::mem::replace(self, Self::None) {
             Self::Idle(mut keep) => Self::Busy(spawn_blocking(move || {
-                let outcome = keep.perform(job);
+                let outcome = job(&mut keep);
                 (keep, outcome)
             })),
             other => other,
@@ -179,7 +185,7 @@ impl Keeper {
     }
 
     /// How its job ended; waits for ever while there is none. Safe to cancel.
-    async fn done(&mut self) -> Result<Outcome, String> {
+    async fn done(&mut self) -> Result<O, String> {
         let Self::Busy(job) = self else { return std::future::pending().await };
         match job.await {
             Ok((keep, outcome)) => {
@@ -199,7 +205,8 @@ struct Side<S, O> {
     protocol: Protocol,
     source: S,
     observer: O,
-    keep: Keeper,
+    keep: Keeper<dyn Keep, Outcome>,
+    trust: Keeper<dyn trust::Keep, trust::Outcome>,
     has_ended: bool,
 }
 
@@ -208,8 +215,21 @@ impl<S: Source, O: Observer> Side<S, O> {
         if let Keeper::Idle(_) = self.keep
             && let Some(job) = self.protocol.job(now())
         {
-            self.keep.start(job);
+            self.keep.start(move |keep| keep.perform(job));
         }
+        if let Keeper::Idle(_) = self.trust
+            && let Some(job) = self.protocol.trust_job(now())
+        {
+            self.trust.start(move |keep| keep.perform(job));
+        }
+    }
+
+    fn trust_kept(&mut self, outcome: Result<trust::Outcome, String>) {
+        match outcome {
+            Ok(outcome) => self.protocol.trust_kept(now(), outcome),
+            Err(why) => self.protocol.lost_trust(why),
+        }
+        self.tell();
     }
 
     fn performed(&mut self, outcome: Result<Outcome, String>) {
@@ -254,6 +274,7 @@ impl<S: Source, O: Observer> Side<S, O> {
     async fn wait(&mut self, until: Option<Instant>) {
         tokio::select! {
             outcome = self.keep.done() => self.performed(outcome),
+            outcome = self.trust.done() => self.trust_kept(outcome),
             sample = self.source.next(), if !self.has_ended => self.took(sample),
             () = sleep_until_some(until) => {}
         }
@@ -323,6 +344,7 @@ impl<S: Source, O: Observer> Side<S, O> {
                 },
                 sample = self.source.next(), if !self.has_ended => self.took(sample),
                 outcome = self.keep.done() => self.performed(outcome),
+                outcome = self.trust.done() => self.trust_kept(outcome),
                 () = sleep_until_some(until) => {
                     if out.deadline.is_some() && limit.is_some_and(|limit| limit <= now()) {
                         self.closed(Closed::WriteTimeout);
@@ -391,6 +413,12 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
 fn closed_by(error: FrameError) -> Closed {
     match error {
         FrameError::Io(error) => Closed::Io(error.to_string()),
+        FrameError::Codec(CodecError::FrameTooLarge { len, .. }) if len >> 16 == TLS_ALERT => {
+            Closed::Violation(
+                "it speaks TLS, and this client was told not to: remove insecure from its configuration"
+                    .to_owned(),
+            )
+        }
         FrameError::Codec(error) => Closed::Violation(error.to_string()),
     }
 }

@@ -11,6 +11,7 @@ use crate::link::tcp::Tcp;
 use crate::queue::Caps;
 use crate::simulate::host::Host;
 use crate::simulate::script::Given;
+use crate::spool::job::Job;
 use crate::test_server::{Server, welcome_to};
 
 /// Keeps everything.
@@ -22,7 +23,10 @@ struct Notes {
 impl Observer for Notes {
     fn event(&mut self, event: Event) {
         // Comes with each message of the server; the protocol's own tests look at it.
-        if !matches!(event, Event::ServerClock { .. } | Event::Waiting(_)) {
+        if !matches!(
+            event,
+            Event::ServerClock { .. } | Event::Waiting(_) | Event::Standing(_) | Event::Trust(_)
+        ) {
             let _ = self.events.send(event);
         }
     }
@@ -45,7 +49,7 @@ fn sample(time_ms: i64) -> Sample {
 
 fn client(servers: &[&Server]) -> Client {
     let addresses: Vec<String> = servers.iter().map(|server| server.address()).collect();
-    client_by(addresses.len(), Tcp::new(addresses, false))
+    client_by(addresses.len(), Tcp::new(addresses))
 }
 
 fn client_by(servers: usize, connect: impl Connect + 'static) -> Client {
@@ -80,6 +84,7 @@ fn client_with(servers: usize, connect: impl Connect + 'static, keep: Option<Box
         source: Channel { samples: from_sampler, shutdown: shutdown.clone(), bye: Arc::default() },
         observer: Notes { events: events_out, sent: Vec::new() },
         keep,
+        trust: None,
     };
     Client { samples, events, shutdown, ended: tokio::spawn(link.run()) }
 }
@@ -190,8 +195,13 @@ async fn samples_that_the_server_refuses_are_dropped_for_its_reason() {
 async fn garbage_from_a_server_ends_that_connection_and_the_next_one_works() {
     let server = Server::start().await;
     let mut client = client(&[&server]);
-    let garbage: [&[u8]; 4] =
-        [b"HTTP/1.1 400 Bad Request\r\n\r\n", &[0xff; 64], &[0, 0, 0, 0], &[0, 0, 0, 3, 65, 0, 0]];
+    let garbage: [&[u8]; 5] = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        &[0xff; 64],
+        &[0, 0, 0, 0],
+        &[0, 0, 0, 2, 64, 1],
+        &[0, 0, 0, 3, 65, 0, 0],
+    ];
     for (time, bytes) in (1..).zip(garbage) {
         let (mut session, _) = server.welcome().await;
         client.take(time).await;
@@ -400,7 +410,7 @@ fn with_disk(servers: &[&Server], dir: &std::path::Path) -> (Client, std::sync::
     let (go, may_go) = std::sync::mpsc::channel();
     let disk = SlowDisk { spool: crate::spool::Spool::new(dir, 4 << 20), may_go };
     let addresses: Vec<String> = servers.iter().map(|server| server.address()).collect();
-    (client_with(addresses.len(), Tcp::new(addresses, false), Some(Box::new(disk))), go)
+    (client_with(addresses.len(), Tcp::new(addresses), Some(Box::new(disk))), go)
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use vitals_wire::message::{DropReason, Refusal};
 
 use crate::spool::job::Drops;
+use crate::trust::Pin;
 
 /// Something happened on a link.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +65,10 @@ pub enum Event {
     Spool(News),
     /// What waits has changed.
     Waiting(Waiting),
+    /// Something about joining, secrets or keys.
+    Trust(TrustNews),
+    /// How this host stands with its server has changed.
+    Standing(Standing),
     /// The server said its time.
     ServerClock {
         /// Its clock now, in ms since 1970: what it said, and half of the shortest time on this connection from asking to
@@ -109,6 +114,42 @@ pub enum News {
         /// Why, for people.
         why: String,
     },
+}
+
+/// What there is to tell of joining, secrets and keys. Nothing of it is secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustNews {
+    /// A server took this host for the first time, as far as is known here.
+    Joined,
+    /// A server does not know this host, which joins again with its token.
+    TokenAgain,
+    /// The new secret is not known to the server: the old one is shown again.
+    OldSecret,
+    /// A new secret is kept, and told next.
+    SecretMade,
+    /// The server took the new secret.
+    SecretChanged,
+    /// These keys of the server are kept.
+    Learnt {
+        /// The keys.
+        pins: Vec<Pin>,
+    },
+    /// Something of this cannot be kept. Said once; it is tried again.
+    Trouble {
+        /// Why, for people.
+        why: String,
+    },
+    /// It can be kept again.
+    Recovered,
+}
+
+/// How this host stands with its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// A server took it.
+    pub is_joined: bool,
+    /// Its secret is being changed.
+    pub has_next_secret: bool,
 }
 
 /// What is not settled yet.
@@ -167,7 +208,7 @@ pub enum Closed {
     #[error("the server broke the protocol: {0}")]
     Violation(String),
     /// The server said no.
-    #[error("the server refused: {text} ({code})")]
+    #[error("the server refused: {text} ({code}){}", remedy(*code, *retry))]
     Refused {
         /// Why, for programs.
         code: Refusal,
@@ -182,4 +223,30 @@ pub enum Closed {
     /// It broke.
     #[error("the connection broke: {0}")]
     Io(String),
+}
+
+/// What to do here about a refusal; the server's own words say what it is. Nothing where the client itself has more to
+/// show.
+fn remedy(code: Refusal, retry: bool) -> &'static str {
+    match code {
+        Refusal::Credential | Refusal::NotEnrolled if retry => "",
+        Refusal::Credential => {
+            "; this host's secret is not the one that the server knows: put back the state directory's file identity, or have \
+             the server take this host as a new one with `vitals-server token create --replace NAME`"
+        }
+        Refusal::Revoked => {
+            "; this host was revoked: an administrator lets it in again, or removes it so that it can join with a new token"
+        }
+        Refusal::IdentityInUse => {
+            "; another client runs with this host's identity: if this machine is a copy, remove the state directory of one of \
+             both and join it with a token"
+        }
+        Refusal::NotEnrolled => {
+            "; run `vitals-server token create` at the server and give the token with VITALS_TOKEN, token_file or --token-file"
+        }
+        Refusal::TokenUnknown | Refusal::TokenExpired | Refusal::TokenUsedUp | Refusal::TokenRevoked => {
+            "; run `vitals-server token create` at the server and give this client the new token"
+        }
+        _ => "",
+    }
 }

@@ -20,7 +20,9 @@
 //!   which it is too much, is not helped by a new connection.
 //! - Servers are tried in order. When all have failed: exponential backoff with full jitter. One that said "do not try
 //!   again" is left alone for [`BARRED`].
+//! - Joining, secrets and the server's keys are in `access`.
 
+mod access;
 mod batches;
 mod open;
 
@@ -35,6 +37,8 @@ use super::disk::{Disk, Wish};
 use super::event::{Closed, Event, Loss, News, Waiting};
 use crate::queue::{Caps, Entry, Queue};
 use crate::spool::job::{Job, Outcome};
+use access::Access;
+pub use access::Known;
 use open::Open;
 
 /// From the greeting to the server's answer.
@@ -114,6 +118,7 @@ enum State {
 pub struct Protocol {
     settings: Settings,
     hello: Hello,
+    access: Access,
     state: State,
     queue: Queue,
     disk: Disk,
@@ -145,9 +150,10 @@ pub struct Protocol {
 }
 
 impl Protocol {
-    /// A link that wants to connect at once.
-    pub fn new(settings: Settings, hello: Hello, now: Instant) -> Self {
+    /// A link that wants to connect at once. `hello` has the host's secret and, to join, a token.
+    pub fn new(settings: Settings, mut hello: Hello, now: Instant) -> Self {
         Self {
+            access: Access::new(&mut hello),
             rng: fastrand::Rng::with_seed(settings.seed),
             queue: Queue::new(settings.caps),
             disk: Disk::off(now),
@@ -178,6 +184,7 @@ impl Protocol {
 
     /// What happened since this was last asked.
     pub fn take_events(&mut self) -> Vec<Event> {
+        self.events.extend(self.access.news());
         let waiting = self.all_waiting();
         if std::mem::replace(&mut self.told, waiting) != waiting {
             self.events.push(Event::Waiting(waiting));
@@ -209,7 +216,7 @@ impl Protocol {
 
     /// When there will be a job, if nothing happens until then.
     pub fn job_at(&self) -> Option<Instant> {
-        self.disk.wakes_at(&self.queue, self.wish())
+        earliest([self.disk.wakes_at(&self.queue, self.wish()), self.access.job_at()])
     }
 
     /// The job that `job` gave ended so.
@@ -330,9 +337,16 @@ impl Protocol {
         self.fresh = None;
         self.queue.release();
         self.disk.release();
-        if matches!(why, Closed::Refused { retry: false, .. }) {
-            self.barred.push((server, now + BARRED));
+        let (mut next, mut why) = (next, why);
+        if let Closed::Refused { code, retry, .. } = &mut why {
+            if self.access.refused(*code, &mut self.events) {
+                // It is asked again at once, with another secret or with the token.
+                (next, *retry) = (next.min(server), true);
+            } else if !*retry {
+                self.barred.push((server, now + BARRED));
+            }
         }
+        self.access.closed();
         let was_open = matches!(self.state, State::Open(_));
         self.state = match self.next_server(now, next) {
             Some(next) if !was_open => State::Connecting { server: next, asked: false },
@@ -360,6 +374,7 @@ impl Protocol {
                 self.welcome(now, server, &welcome, trip);
             }
             (ServerMessage::Ack(ack), State::Open(_)) => self.settle(now, &ack),
+            (ServerMessage::Pins(named), State::Open(_)) => self.access.named(&named.pins),
             // Live readings in between need a sampler at another pace. `Hello` offers none: its shortest interval is
             // the normal one, so a server that asks all the same is asking for what is out of bounds.
             (ServerMessage::SetInterval(_), State::Open(_)) => {
@@ -373,6 +388,7 @@ impl Protocol {
                 let name = match other {
                     ServerMessage::Welcome(_) => "a Welcome",
                     ServerMessage::Ack(_) => "an Ack",
+                    ServerMessage::Pins(_) => "a Pins",
                     _ => "a SetInterval",
                 };
                 self.closed(now, Closed::Violation(format!("{name} at the wrong time")));
@@ -431,7 +447,7 @@ impl Protocol {
                 }
                 State::Greeting { said, wall_ms, .. } if !*said => {
                     *said = true;
-                    let hello = Hello { clock_ms: *wall_ms, ..self.hello.clone() };
+                    let hello = Hello { clock_ms: *wall_ms, ..self.access.greet(&self.hello) };
                     return Action::Send { message: hello.into(), first: Vec::new() };
                 }
                 State::Greeting { deadline, .. } if *deadline <= now => {
@@ -457,8 +473,15 @@ impl Protocol {
                         None => self.closed(now, Closed::AckTimeout),
                     }
                 }
-                State::Open(_) => {
-                    if let Some((samples, first)) = self.live(now).or_else(|| self.backlog(now)) {
+                State::Open(open) => {
+                    let next_batch = open.next_batch;
+                    if let Some((samples, first)) = self.live(now) {
+                        return Action::Send { message: samples.into(), first };
+                    }
+                    if let Some(message) = self.access.say(next_batch) {
+                        return Action::Send { message, first: Vec::new() };
+                    }
+                    if let Some((samples, first)) = self.backlog(now) {
                         return Action::Send { message: samples.into(), first };
                     }
                     return Action::Wait(self.wake(now));
@@ -497,6 +520,7 @@ impl Protocol {
             server_time_ms: welcome.server_time_ms,
         });
         self.events.push(server_clock(welcome.server_time_ms, trip));
+        self.access.welcomed(welcome, &mut self.events);
     }
 
     /// When `next` has something to do again while nothing happens.

@@ -7,6 +7,8 @@ use super::*;
 
 #[path = "protocol_ack_tests.rs"]
 mod acks;
+#[path = "protocol_refusal_tests.rs"]
+mod refusals;
 
 /// A link with a clock that only the test moves.
 struct Bench {

@@ -1,4 +1,4 @@
-//! Opens connections to servers over plain TCP.
+//! Opens TCP connections to servers.
 
 use std::future::Future;
 use std::io;
@@ -31,21 +31,18 @@ pub trait Connect: Send {
     fn connect(&mut self, server: usize) -> impl Future<Output = Result<Self::Stream, String>> + Send;
 }
 
-/// Plain TCP, by IPv4 or IPv6. Names are looked up at each attempt.
+/// TCP, by IPv4 or IPv6, and nothing over it. Names are looked up at each attempt.
 #[derive(Debug, Clone)]
 pub struct Tcp {
     /// `host:port` each.
     servers: Arc<[String]>,
-    /// Addresses beyond this machine are not connected to.
-    loopback_only: bool,
     lookups: Arc<Semaphore>,
 }
 
 impl Tcp {
-    /// Connects to these servers, and without `insecure` only where they are on this machine.
-    pub fn new(servers: impl Into<Arc<[String]>>, insecure: bool) -> Self {
-        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Self { servers: servers.into(), loopback_only: !insecure, lookups }
+    /// Connects to these servers.
+    pub fn new(servers: impl Into<Arc<[String]>>) -> Self {
+        Self { servers: servers.into(), lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
     }
 
     /// The addresses of a server, within [`LOOKUP_DEADLINE`]. `ask` asks the system, which may take longer.
@@ -67,7 +64,11 @@ impl Tcp {
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "looking up the name took too long"))?
     }
 
-    async fn try_addresses(&self, server: &str) -> io::Result<TcpStream> {
+    /// Connects to a server (`host:port`): to the first of its addresses that answers.
+    ///
+    /// # Errors
+    /// Its name has no address, or none of them answers in time.
+    pub async fn to(&self, server: &str) -> io::Result<TcpStream> {
         let addresses = match server.parse() {
             Ok(address) => vec![address],
             Err(_) => {
@@ -77,15 +78,6 @@ impl Tcp {
         };
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in addresses {
-            if self.loopback_only && !is_loopback(address) {
-                last = io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    format!(
-                        "{address} is not on this machine, and plain TCP beyond it needs insecure = true"
-                    ),
-                );
-                continue;
-            }
             match timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     // A sample is one small write that should not wait for company.
@@ -109,12 +101,8 @@ impl Connect for Tcp {
         let Some(server) = self.servers.get(server) else {
             return Err(format!("there is no server number {server}"));
         };
-        self.try_addresses(server).await.map_err(|error| format!("{server}: {error}"))
+        self.to(server).await.map_err(|error| format!("{server}: {error}"))
     }
-}
-
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]
@@ -133,7 +121,7 @@ mod tests {
         let (release, hang) = std::sync::mpsc::channel::<()>();
         let hang = Arc::new(std::sync::Mutex::new(hang));
         runtime.block_on(async {
-            let tcp = Tcp::new(["a:1".to_owned()], true);
+            let tcp = Tcp::new(["a:1".to_owned()]);
             for _ in 0..6 {
                 let (tcp, hang) = (tcp.clone(), hang.clone());
                 let attempt = tokio::spawn(async move {

@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, sleep_until};
 
-use crate::config::Server;
-use crate::link::tcp::{Connect, Tcp};
+use crate::link::connector::Connector;
+use crate::link::stream::Stream;
+use crate::link::tcp::Connect;
 
 /// How long a connection of the flapping host lasts.
 const FLAP: Duration = Duration::from_secs(20);
@@ -43,16 +43,15 @@ impl Gate {
 /// Connects through a gate.
 #[derive(Debug, Clone)]
 pub struct Paced {
-    tcp: Tcp,
+    connector: Connector,
     gate: Arc<Gate>,
     is_flapping: bool,
 }
 
 impl Paced {
-    /// To these servers.
-    pub fn new(servers: &[Server], insecure: bool, gate: Arc<Gate>) -> Self {
-        let servers: Vec<String> = servers.iter().map(|server| server.as_str().to_owned()).collect();
-        Self { tcp: Tcp::new(servers, insecure), gate, is_flapping: false }
+    /// As this connector does.
+    pub fn new(connector: Connector, gate: Arc<Gate>) -> Self {
+        Self { connector, gate, is_flapping: false }
     }
 
     /// For one host.
@@ -66,7 +65,7 @@ impl Connect for Paced {
 
     async fn connect(&mut self, server: usize) -> Result<Connection, String> {
         self.gate.pass().await;
-        let stream = self.tcp.connect(server).await?;
+        let stream = self.connector.connect(server).await?;
         let breaks = self.is_flapping.then(|| Box::pin(sleep(FLAP)));
         Ok(Connection { stream, breaks })
     }
@@ -75,7 +74,7 @@ impl Connect for Paced {
 /// A connection that may break by itself.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     breaks: Option<Pin<Box<Sleep>>>,
 }
 

@@ -2,6 +2,9 @@
 //!
 //! One process plays a fleet: each host has a link of its own, as a real client has, and takes samples at its own phase
 //! of the interval. What a host reads is a function of seed and time ([`host`]), or given by a [`script`].
+//!
+//! All hosts join with one token and share what is learnt of the servers. Their ids and secrets are a function of the seed,
+//! so nothing else has to be kept, and no secret of theirs changes.
 
 pub mod host;
 pub mod record;
@@ -23,14 +26,17 @@ use vitals_wire::ids::RunId;
 use vitals_wire::message::{Hello, PROTOCOL_VERSION};
 use vitals_wire::sample::{Sample, encode_sample};
 
-use crate::config::{ConfigError, Interval, Server, check_servers};
+use crate::config::{self, Interval, Server, Token};
 use crate::identity::{Identity, IdentityError, random};
+use crate::link::connector::{Connector, WayOut, warn_of_plain_tcp};
 use crate::link::driver::{Ended, Link, Observer};
 use crate::link::event::Event;
-use crate::link::protocol::{Protocol, Settings};
+use crate::link::protocol::{Known, Protocol, Settings};
+use crate::link::tls::{Pins, Tls, TlsError};
 use crate::queue::{Caps, content_hash};
 use crate::spool::Spool;
 use crate::spool::job::Keep;
+use crate::trust::{self, Basis, Kept, Pin};
 use backlog::Generated;
 use connection::{Gate, Paced};
 use host::{Character, Host};
@@ -61,12 +67,20 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Of ids, secrets and figures.
     pub seed: u64,
-    /// Servers, tried in order.
+    /// Servers, tried in order; none for those of the state file, or the one on this machine.
     pub servers: Vec<Server>,
-    /// Whether they may be beyond this machine.
+    /// Whether connections are plain TCP.
     pub insecure: bool,
-    /// The secret part of a join token.
-    pub token: Option<String>,
+    /// To join with.
+    pub token: Option<Token>,
+    /// Keys that servers may have.
+    pub pins: Vec<Pin>,
+    /// CAs that servers' certificates may be from, where there are no pins.
+    pub ca_file: Option<PathBuf>,
+    /// The proxy, if any.
+    pub way_out: Option<WayOut>,
+    /// Where what is learnt of the servers is kept; else in the data directory, or in memory.
+    pub state: Option<PathBuf>,
     /// Before the numbers in the hosts' names.
     pub name_prefix: String,
     /// Samples that wait for one host at most.
@@ -94,9 +108,13 @@ impl Default for Options {
             interval: Interval::default(),
             duration: None,
             seed: 1,
-            servers: vec![Server::default()],
+            servers: Vec::new(),
             insecure: false,
             token: None,
+            pins: Vec::new(),
+            ca_file: None,
+            way_out: None,
+            state: None,
             name_prefix: "sim-".to_owned(),
             queue: DEFAULT_QUEUE,
             connects_per_second: DEFAULT_CONNECTS_PER_SECOND,
@@ -113,10 +131,10 @@ impl Default for Options {
 /// Why nothing could be played.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulateError {
-    /// A server that may not be spoken to.
+    /// There can be no TLS.
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A token or name that cannot travel.
+    Tls(#[from] TlsError),
+    /// A name that cannot travel.
     #[error("{what}: {error}")]
     Value {
         /// Which.
@@ -200,6 +218,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
     let fleet = Fleet::new(&options, shutdown)?;
     let started = Instant::now();
     let mut links = JoinSet::new();
+    let warning = options.insecure.then(|| tokio::spawn(warn_of_plain_tcp(fleet.shutdown.clone())));
     let interval_ms = options.interval.millis();
     let script = options.script.clone().unwrap_or_default();
     let count = options.hosts as usize + script.len();
@@ -233,6 +252,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<Summar
             _ = progress.tick(), if options.progress => fleet.print_progress(started, count),
         }
     }
+    if let Some(warning) = warning {
+        warning.abort();
+    }
     let totals = fleet.shared.totals().clone();
     Ok(totals.summary(count, started.elapsed(), waiting))
 }
@@ -241,7 +263,12 @@ struct Fleet {
     shared: Arc<Shared>,
     connect: Paced,
     settings: Settings,
-    token: Option<Text<{ vitals_wire::limits::MAX_TOKEN_BYTES }>>,
+    token: Option<Token>,
+    /// What is learnt of the servers, by all hosts.
+    trust: Arc<Mutex<trust::Shared>>,
+    known: Vec<Pin>,
+    basis: Basis,
+    addresses: Vec<String>,
     seed: u64,
     /// Of the times of all samples.
     digit: u8,
@@ -255,8 +282,19 @@ struct Fleet {
 
 impl Fleet {
     fn new(options: &Options, shutdown: CancellationToken) -> Result<Self, SimulateError> {
-        check_servers(&options.servers, options.insecure, "--server")?;
         let identity = options.data_dir.as_deref().map(Identity::open).transpose()?;
+        let state = options.state.clone().or_else(|| options.data_dir.as_deref().map(trust::path));
+        let kept = state.as_deref().map(Kept::open).unwrap_or_default();
+        let has_pins = !options.pins.is_empty();
+        let basis = Basis::of(options.insecure, has_pins, options.ca_file.is_some(), &kept);
+        let pins = Arc::new(Pins::new(options.pins.clone()));
+        let tls = match basis {
+            Basis::Nothing => None,
+            basis => Some(Tls::new(basis, pins.clone(), options.ca_file.as_deref())?),
+        };
+        let servers = config::servers_or(&options.servers, &kept);
+        let addresses: Vec<String> = servers.iter().map(|server| server.as_str().to_owned()).collect();
+        let connector = Connector::new(addresses.clone(), tls, options.way_out.clone());
         let begin = if identity.is_some() { Record::append } else { Record::create };
         let record = match &options.record {
             Some(path) => {
@@ -265,17 +303,18 @@ impl Fleet {
             None => None,
         };
         let digit = identity.as_ref().map_or(0, |identity| (identity.starts % 10) as u8);
-        let token = options.token.as_deref().map(Text::new).transpose();
-        let token =
-            token.map_err(|error| SimulateError::Value { what: "token", error: error.to_string() })?;
         let gate = Arc::new(Gate::new(options.connects_per_second));
         let caps = Caps { entries: options.queue.max(1), bytes: Caps::CLIENT.bytes };
         let interval = options.interval.duration();
         Ok(Self {
             shared: Arc::new(Shared { totals: Mutex::default(), record }),
-            connect: Paced::new(&options.servers, options.insecure, gate),
-            settings: Settings { servers: options.servers.len(), interval, caps, seed: 0 },
-            token,
+            connect: Paced::new(connector, gate),
+            settings: Settings { servers: addresses.len(), interval, caps, seed: 0 },
+            token: options.token.clone(),
+            known: kept.pins.clone(),
+            trust: trust::Shared::new(state, kept, pins),
+            basis,
+            addresses,
             seed: options.seed,
             digit,
             began_ms: source::clock_ms(digit),
@@ -318,7 +357,7 @@ impl Fleet {
             host: host.id,
             run: RunId(random()?),
             secret: host.secret.clone(),
-            token: self.token.clone(),
+            token: self.token.as_ref().map(Token::said),
             name: Text::new(host.name.as_str()).map_err(value("name"))?,
             labels: List::empty(),
             facts: host.facts(),
@@ -332,7 +371,14 @@ impl Fleet {
         let is_flapping = host.character == Character::Flapping;
         let shared = self.shared.clone();
         let now = Instant::now();
-        let protocol = Protocol::new(settings, hello, now);
+        let keeper = trust::Keeper::new(self.trust.clone(), None, self.basis, self.addresses.clone(), None);
+        let known = Known {
+            pins: self.known.clone(),
+            is_current: keeper.is_current(),
+            learns: self.basis != Basis::Nothing,
+            ..Known::default()
+        };
+        let protocol = Protocol::new(settings, hello, now).with_trust(known);
         let began_ms = Some(self.began_ms).filter(|_| self.has_backlog);
         Ok(Link {
             protocol: if keep.is_some() { protocol.with_spool(now) } else { protocol },
@@ -340,6 +386,7 @@ impl Fleet {
             source,
             observer: Watcher { host, shared, was_welcomed: false, connected_since: None, began_ms },
             keep,
+            trust: Some(Box::new(keeper)),
         })
     }
 

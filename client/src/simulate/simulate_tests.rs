@@ -7,7 +7,7 @@ use vitals_wire::sample::encode_sample;
 use super::script::{At, Given, Step};
 use super::*;
 use crate::queue::content_hash;
-use crate::test_server::{Server as TestServer, Session, welcome_to};
+use crate::test_server::{Key, Server as TestServer, Session, welcome_to};
 
 /// What a server saw: for each host its name and the hashes of its samples by time.
 type Seen = BTreeMap<HostIdText, (String, BTreeMap<i64, u64>)>;
@@ -49,7 +49,7 @@ async fn options(hosts: u32) -> (Options, Arc<Mutex<Seen>>) {
     let servers = vec![server.address().parse().unwrap()];
     let interval = "1s".parse().unwrap();
     let duration = Some(Duration::from_millis(1500));
-    (Options { hosts, interval, duration, servers, ..Options::default() }, serve(server))
+    (Options { hosts, interval, duration, servers, insecure: true, ..Options::default() }, serve(server))
 }
 
 #[tokio::test]
@@ -128,6 +128,7 @@ async fn without_a_server_samples_are_lost_oldest_first_and_counted() {
         interval: "1s".parse().unwrap(),
         duration: Some(Duration::from_millis(2500)),
         servers,
+        insecure: true,
         queue: 1,
         script: Some(script),
         ..Options::default()
@@ -154,10 +155,11 @@ async fn the_end_of_a_simulation_brings_home_what_waits() {
 }
 
 #[tokio::test]
-async fn a_server_beyond_this_machine_and_an_impossible_record_are_refused() {
-    let far = Options { servers: vec!["192.0.2.1".parse().unwrap()], ..Options::default() };
-    assert!(matches!(run(far, CancellationToken::new()).await, Err(SimulateError::Config(_))));
-    let nowhere = Options { record: Some("/nowhere/record".into()), ..Options::default() };
+async fn an_impossible_ca_file_and_an_impossible_record_are_refused() {
+    let no_ca = Options { ca_file: Some("/nowhere/ca".into()), ..Options::default() };
+    let error = run(no_ca, CancellationToken::new()).await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere/ca"), "{error}");
+    let nowhere = Options { insecure: true, record: Some("/nowhere/record".into()), ..Options::default() };
     let error = run(nowhere, CancellationToken::new()).await.unwrap_err().to_string();
     assert!(error.contains("/nowhere/record"), "{error}");
 }
@@ -219,4 +221,63 @@ async fn a_data_directory_keeps_hosts_times_and_the_record_apart_over_restarts()
         settled += u64::from(line["event"] == "settled");
     }
     assert_eq!((digits.len(), settled), (2, back.settled), "{digits:?}");
+}
+
+#[tokio::test]
+async fn a_fleet_joins_over_tls_with_one_token_and_keeps_one_file_of_what_it_learnt() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let key = Key::new(&["x"]);
+    let server = TestServer::with_key(&key).await;
+    let address = server.address();
+    let named = key.pin();
+    let seen = Arc::new(Mutex::new(BTreeMap::new()));
+    let notes = seen.clone();
+    tokio::spawn(async move {
+        loop {
+            let mut session = server.accept().await;
+            let notes = notes.clone();
+            tokio::spawn(async move {
+                let Some(ClientMessage::Hello(hello)) = session.next().await else { return };
+                let host = hello.host;
+                notes.lock().unwrap().insert(host, (hello.token.is_some(), false));
+                let mut welcome = welcome_to(&hello.name);
+                welcome.pins = List::new(vec![named.0]).unwrap();
+                welcome.rotate_secret = true;
+                session.send(welcome).await;
+                while let Some(message) = session.next().await {
+                    match message {
+                        ClientMessage::Samples(samples) => session.ack(samples.batch, &[]).await,
+                        ClientMessage::Learnt(_) => notes.lock().unwrap().get_mut(&host).unwrap().1 = true,
+                        ClientMessage::NewSecret(_) => panic!("a function of the seed does not change"),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    let secret = vitals_wire::ids::Secret([5; 32]);
+    let addresses = vec![address.clone()];
+    let join = vitals_wire::token::JoinToken { secret, expires_ms: 0, pins: vec![key.pin().0], addresses };
+    let token: Token = join.to_string().parse().unwrap();
+    let options = Options {
+        hosts: 5,
+        interval: "1s".parse().unwrap(),
+        duration: Some(Duration::from_millis(1200)),
+        servers: token.servers().to_vec(),
+        pins: token.pins(),
+        token: Some(token),
+        state: Some(state.clone()),
+        ..Options::default()
+    };
+    let summary = run(options.clone(), CancellationToken::new()).await.unwrap();
+    assert_eq!((summary.welcomed, summary.taken), (5, summary.settled), "{summary}");
+    let first = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(first.len() == 5 && first.values().all(|said| *said == (true, true)), "{first:?}");
+    let kept = Kept::read(&state).unwrap();
+    assert_eq!((kept.addresses, kept.pins, kept.host), (vec![address], vec![key.pin()], None));
+    let again = Options { servers: vec![], pins: vec![], token: None, ..options };
+    let summary = run(again, CancellationToken::new()).await.unwrap();
+    assert_eq!(summary.welcomed, 5, "the file alone is enough: {summary}");
+    assert!(seen.lock().unwrap().keys().eq(first.keys()));
 }

@@ -55,7 +55,12 @@ impl Totals {
                     *self.refused.entry(code.to_string()).or_default() += 1;
                 }
             }
-            Event::Ignored { .. } | Event::Spool(_) | Event::Waiting(_) | Event::ServerClock { .. } => {}
+            Event::Ignored { .. }
+            | Event::Spool(_)
+            | Event::Trust(_)
+            | Event::Standing(_)
+            | Event::Waiting(_)
+            | Event::ServerClock { .. } => {}
         }
     }
 

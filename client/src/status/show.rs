@@ -37,6 +37,21 @@ fn connection(table: &mut Table, status: &Status) {
         }
         None => table.line("  tried", &status.servers.join(", ")),
     }
+    let trusts = match &*status.trusts {
+        "pins" => "the server's key",
+        "ca" => "certificates from the CA file",
+        "roots" => "certificates from the system's CAs",
+        "none" => "anybody: plain TCP, not encrypted",
+        // Of another version.
+        other => other,
+    };
+    table.line("trusts", trusts);
+    let joined = match (status.joined, status.next_secret) {
+        (true, false) => "yes",
+        (true, true) => "yes; its secret is being changed",
+        (false, _) => "not yet: no server took this host",
+    };
+    table.line("joined", joined);
     table.line("connections", &format!("{} since the start", number(status.connections)));
     let error = match &status.last_error {
         Some(error) => {

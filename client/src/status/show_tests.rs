@@ -37,6 +37,9 @@ fn full() -> Status {
         }),
         memory: Some(3 << 20),
         cpu_ms: 8640,
+        trusts: "pins".into(),
+        joined: true,
+        next_secret: true,
         ..Status::default()
     }
 }
@@ -48,6 +51,8 @@ fn all_that_people_ask_for_stands_in_eighty_columns() {
     for line in [
         "state           connected to vitals-1.internal:7400",
         "  since         2026-11-21 10:35:38 UTC, for 1 h 2 min",
+        "trusts          the server's key",
+        "joined          yes; its secret is being changed",
         "connections     2 since the start",
         "last error      3 min 0 s ago, at vitals-2.internal:7400: cannot connect: the",
         "                name has no address",

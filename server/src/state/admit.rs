@@ -121,7 +121,7 @@ impl State {
     }
 
     fn token_of(&self, hello: &Hello) -> Option<Arc<JoinRecord>> {
-        self.join_token(&JoinToken::heard(&secret_part(hello.token.as_deref()?))?)
+        self.join_token(&JoinToken::heard(hello.token.as_deref()?)?)
     }
 
     /// Lets in a host that is known and says nothing new, without the disk. `Ok(None)`: that takes [`State::admit`].
@@ -167,12 +167,6 @@ impl State {
             (outcome, _) => outcome,
         }
     }
-}
-
-/// The secret part of what a `Hello` carries as token.
-fn secret_part(said: &str) -> String {
-    // UNTIL THE CLIENT SAYS THE SECRET PART ALONE: it may say the whole token. Remove with the client's merge.
-    said.parse::<JoinToken>().map_or_else(|_| said.to_owned(), |token| token.said().to_string())
 }
 
 /// What a group of changes leads to, before it is on disk.
@@ -253,7 +247,7 @@ impl Draft {
         let host_of = |draft: &Self, id| draft.hosts.get(&id).cloned().or_else(|| known(id));
         let id = self.aliases.get(&hello.host).copied().or_else(|| alias(hello.host)).unwrap_or(hello.host);
         let host = host_of(self, id);
-        let shown = hello.token.as_deref().and_then(|said| JoinToken::heard(&secret_part(said)));
+        let shown = hello.token.as_deref().and_then(JoinToken::heard);
         let token = shown
             .map(|secret| Digest::of(&secret.0))
             .and_then(|digest| self.tokens.get(&digest).cloned().or_else(|| token(&digest)));

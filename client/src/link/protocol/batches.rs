@@ -29,6 +29,7 @@ impl Protocol {
             !is_settled
         });
         self.events.push(server_clock(ack.server_time_ms, open.trip));
+        self.access.acked(&ack.batches);
         let events = &mut self.events;
         let failures = &mut self.failures;
         let mut tell = |time_ms, hash, taken: Option<Instant>| {
