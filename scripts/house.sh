@@ -23,7 +23,8 @@ names() {
 bincode|^bincode$|^wire/src/codec(_tests)?\.rs$
 sqlite|^(rusqlite|sqlx|libsqlite3_sys|sqlite)$|^server/src/(store|state)(/|(_tests)?\.rs$)$outside
 axum|^(axum|axum_.*|utoipa|utoipa_.*|tower_http)$|^server/src/api(/|(_tests)?\.rs$)$outside
-http-client|^(reqwest|influxdb2|hyper|hyper_util|ureq|isahc)$|^server/src/(influx|notify)(/|(_tests)?\.rs$)$outside
+http-client|^(reqwest|influxdb2|ureq|isahc)$|^server/src/(influx|notify)(/|(_tests)?\.rs$)$outside
+http-server|^(hyper|hyper_util)$|^server/src/api(/|(_tests)?\.rs$)$outside
 END
 }
 
@@ -172,7 +173,10 @@ self_test() {
   breaks axum wire/src/sample.rs 'use utoipa::ToSchema;'
   breaks http-client server/src/api/mod.rs 'use reqwest::Client;'
   breaks http-client server/src/store/mod.rs 'fn f() { let url = "http://x"; influxdb2::Client::new(url); }'
-  breaks http-client client/src/link/mod.rs 'use hyper::client;'
+  breaks http-client client/src/link/mod.rs 'use reqwest::Client;'
+  breaks http-server client/src/link/mod.rs 'use hyper::client;'
+  breaks http-server server/src/influx/mod.rs 'use hyper_util::client::legacy::Client;'
+  breaks http-server server/src/connection.rs 'use hyper::server::conn::http1;'
   breaks sampler-knows-no-link client/src/sampler/mod.rs 'use crate::link::Link;'
   breaks sampler-knows-no-link client/src/collect/cpu.rs 'use super::super::queue;'
   breaks sampler-knows-no-link client/src/sampler.rs 'use crate::{collect, spool::{self, Spool}};'
@@ -201,6 +205,7 @@ self_test() {
   holds server/src/live/mod.rs $'fn f(c: &AtomicU64, x: &\'static str) { c.store(1, Relaxed); let store = c; m.influx_lag.get(); let q = \'"\'; }'
   holds server/src/store/mod.rs 'use rusqlite::Connection; use crate::journal::JournalReader;'
   holds server/src/state.rs 'use rusqlite::Connection;'
+  holds server/src/api/serve.rs 'use hyper::server::conn::http1; use hyper_util::rt::TokioIo;'
   holds server/src/api/mod.rs 'use axum::Router; use utoipa::ToSchema; use crate::{live::Live, store::Store};'
   holds server/src/influx/mod.rs 'use influxdb2::Client; use crate::journal; mod writer; use self::writer::W;'
   holds server/src/session/mod.rs 'use crate::{journal::Journal, live::Live}; mod tests { use super::*; }'

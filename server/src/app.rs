@@ -34,6 +34,7 @@ use crate::shutdown::Deadline;
 use crate::state::State;
 use crate::store::{Store, StoreOptions};
 use crate::tls::keys::Keys;
+use crate::tls::page::Page;
 use crate::{api, backfill, clock, shutdown as going_down};
 
 /// Time that history has to catch up with the journal before hosts are looked for.
@@ -145,12 +146,15 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     };
     let control = control::bind(data_dir.path()).context("cannot make the socket for commands")?;
     parts.start("control", control::serve(control, answers(api_shared.clone()), rest.clone()));
-    let served = api::serve(listeners.http, api_shared, rest.clone());
-    parts.start("http", async move {
-        if let Err(error) = served.await {
-            error!(%error, "the API ended");
-        }
-    });
+    let page = match config.http.is_tls() {
+        true => Some(Arc::new(Page::open(&config, &data_dir, http_at)?)),
+        false => None,
+    };
+    let http_tls = page.as_ref().map(|page| page.config());
+    parts.start("http", api::serve(listeners.http, api_shared, http_tls, rest.clone()));
+    if let Some(page) = page {
+        parts.start("page certificate", page.watch(rest.clone()));
+    }
     let sessions = Arc::new(session::Shared {
         journal: journal.clone(),
         live,

@@ -154,7 +154,29 @@ pub struct Metrics {
     pub influx_given_up_bytes: Counter,
     /// The writers to InfluxDB, each with figures of its own.
     pub influx: Targets,
+    /// The port of the page and the API.
+    pub http: HttpMetrics,
 }
+
+/// The figures of the port of the page and the API.
+#[derive(Debug)]
+pub struct HttpMetrics {
+    /// Connections open now.
+    pub connections: Gauge,
+    /// Connections closed and requests refused because a bound was reached: see [`HTTP_TURNED_AWAY`].
+    pub turned_away: Reasons,
+}
+
+impl Default for HttpMetrics {
+    fn default() -> Self {
+        Self { connections: Gauge::default(), turned_away: Reasons::new(HTTP_TURNED_AWAY) }
+    }
+}
+
+/// Too many connections, in all or of one address; too many TLS handshakes at once; one that failed or took too long; too
+/// many requests at once; one that took too long.
+pub const HTTP_TURNED_AWAY: [&str; 6] =
+    ["connections", "connections_of_address", "handshakes", "handshake", "requests", "time"];
 
 /// The figures of all targets, in the order of the configuration.
 #[derive(Debug, Default)]
@@ -288,6 +310,7 @@ impl Metrics {
             store_lag_bytes: Gauge::default(),
             influx_given_up_bytes: Counter::default(),
             influx: Targets::default(),
+            http: HttpMetrics::default(),
         }
     }
 }

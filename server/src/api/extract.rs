@@ -58,3 +58,70 @@ impl<T: Serialize> IntoResponse for Json<T> {
         axum::Json(self.0).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::extract::DefaultBodyLimit;
+    use axum::http::{StatusCode, header};
+    use axum::routing::{get, post};
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wanted {
+        limit: u8,
+    }
+
+    /// Status and detail of what refuses this request.
+    async fn refused(method: &str, uri: &str, kind: Option<&str>, body: &'static str) -> (u16, String) {
+        let router = Router::new()
+            .route("/query", get(async |Query(wanted): Query<Wanted>| wanted.limit.to_string()))
+            .route("/path/{limit}", get(async |Path(limit): Path<u8>| limit.to_string()))
+            .route("/json", post(async |Json(wanted): Json<Wanted>| wanted.limit.to_string()))
+            .layer(DefaultBodyLimit::max(32));
+        let mut request = Request::builder().method(method).uri(uri);
+        if let Some(kind) = kind {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        // A stream: its length is not known before.
+        let body = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>(body)]));
+        let answer = TowerToHyperService::new(router).call(request.body(body).unwrap()).await.unwrap();
+        let (status, kind) = (answer.status(), answer.headers()[header::CONTENT_TYPE].clone());
+        let body = to_bytes(answer.into_body(), 9_999).await.unwrap();
+        if status == StatusCode::OK {
+            return (200, String::from_utf8(body.to_vec()).unwrap());
+        }
+        assert_eq!(kind, "application/problem+json");
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(problem["status"], status.as_u16());
+        (status.as_u16(), problem["detail"].as_str().unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn whatever_cannot_be_read_is_refused_with_a_problem_that_says_why() {
+        let json = Some("application/json");
+        for (method, uri, kind, body, status, says) in [
+            ("GET", "/query?limit=7", None, "", 200, "7"),
+            ("GET", "/query?limit=x", None, "", 400, "limit"),
+            ("GET", "/query?limit=7&more=1", None, "", 400, "more"),
+            ("GET", "/path/7", None, "", 200, "7"),
+            ("GET", "/path/999", None, "", 400, "999"),
+            ("GET", "/path/%FF", None, "", 400, "UTF-8"),
+            ("POST", "/json", json, "{\"limit\":7}", 200, "7"),
+            ("POST", "/json", json, "{\"limit\":", 400, "EOF"),
+            ("POST", "/json", json, "{\"limit\":\"a\"}", 422, "limit"),
+            ("POST", "/json", None, "{\"limit\":7}", 415, "application/json"),
+            ("POST", "/json", Some("text/plain"), "{\"limit\":7}", 415, "application/json"),
+            ("POST", "/json", json, "{\"limit\":                          7}", 413, "length limit"),
+        ] {
+            let answer = refused(method, uri, kind, body).await;
+            assert!(answer.0 == status && answer.1.contains(says), "{method} {uri} {body}: {answer:?}");
+        }
+    }
+}

@@ -95,6 +95,9 @@ fn write_all(text: &mut Text, metrics: &Metrics) {
         "Bytes of the journal that the store has not passed.",
         m.store_lag_bytes.get(),
     );
+    text.gauge("vitals_http_connections", "Connections to the page's port.", m.http.connections.get());
+    let help = "Connections and requests to the page's port that a bound turned away.";
+    text.by_reason("vitals_http_turned_away_total", help, &m.http.turned_away);
     write_targets(text, &m.influx.all());
 }
 

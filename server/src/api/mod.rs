@@ -1,33 +1,43 @@
 //! The HTTP API: reads `store` and `live`, and is described by its own OpenAPI document.
 //!
-//! It asks nobody who they are yet, and so listens on loopback alone; requests with a foreign `Host` are refused, so
-//! that no web page can reach it by a name of its own that leads here.
+//! A request passes `serve` (connections, TLS), `headers` (what each answer says to browsers), `origin` (from where, and
+//! whether this port listens to it), `limits` (how many, how long), and then its handler. Handlers take what is asked with
+//! `extract`, and refuse with an `error::Problem`.
 
 pub mod caller;
+mod crowd;
+mod document;
 mod error;
 mod extract;
+mod headers;
 mod health;
 mod hosts;
 mod join_tokens;
+mod limits;
 mod metrics;
+mod origin;
 mod series;
+mod serve;
 mod targets;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Request;
-use axum::http::{HeaderMap, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware;
 use axum::routing::get;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::commands::Place;
+use crate::config::Network;
 use crate::influx::Target;
 use crate::journal::Journal;
 use crate::live::Live;
@@ -36,6 +46,8 @@ use crate::state::State;
 use crate::store::Store;
 
 use error::Problem;
+use limits::Limits;
+use serve::{Bounds, Port};
 
 /// What all handlers share.
 #[derive(Clone)]
@@ -71,8 +83,8 @@ pub struct Shared {
 struct Document;
 
 /// The routes and their description.
-fn router(shared: Shared) -> axum::Router {
-    let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
+fn routes() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(hosts::list))
         .routes(routes!(hosts::one, hosts::change, hosts::remove))
         .routes(routes!(hosts::rotate))
@@ -86,30 +98,58 @@ fn router(shared: Shared) -> axum::Router {
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
-        .with_state(shared)
-        .split_for_parts();
+}
+
+/// The same with their state, and with their description to be asked for.
+fn router(shared: Shared) -> Router {
+    let (router, document) = routes().with_state(shared).split_for_parts();
     // Made once: plain values, which always serialize; should they not, the answer says why.
-    let document: Arc<str> =
-        document.to_json().unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")).into();
+    let document: Arc<str> = serde_json::to_value(document)
+        .map_or_else(
+            |error| format!("{{\"error\":\"{error}\"}}"),
+            |document| document::complete(document).to_string(),
+        )
+        .into();
     let openapi = move || {
         let json = [(header::CONTENT_TYPE, "application/json")];
         std::future::ready((json, document.to_string()))
     };
     router
         .route("/api/openapi.json", get(openapi))
+        .method_not_allowed_fallback(|method: Method| async move {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path; see Allow"))
+        })
         .fallback(|request: Request| async move {
             Problem::not_found(format!("no such path: {}", request.uri().path()))
         })
-        .layer(middleware::from_fn(only_local_names))
 }
 
-/// Serves until the shutdown.
+/// Serves until the shutdown, with TLS where it is told how.
 pub async fn serve(
     listener: TcpListener,
     shared: Shared,
+    tls: Option<Arc<ServerConfig>>,
     shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(shared)).with_graceful_shutdown(shutdown.cancelled_owned()).await
+) {
+    let http = &shared.place.config.http;
+    let proxies: Arc<[Network]> = http.trusted_proxies.clone().into();
+    let limits = Limits {
+        slots: Arc::new(Semaphore::new(http.max_requests)),
+        time: limits::REQUEST_TIME,
+        metrics: shared.metrics.clone(),
+    };
+    let (hsts, metrics) = (http.hsts, shared.metrics.clone());
+    let router = guarded(router(shared), limits, proxies.clone(), hsts);
+    Port { tls, proxies, bounds: Bounds::default(), router, metrics }.serve(listener, shutdown).await;
+}
+
+/// Puts around the routes what every request has to pass; the last is the outermost.
+fn guarded(router: Router, limits: Limits, proxies: Arc<[Network]>, hsts: bool) -> Router {
+    router
+        .layer(DefaultBodyLimit::max(limits::MAX_BODY_BYTES))
+        .layer(middleware::from_fn_with_state(limits, limits::keep))
+        .layer(middleware::from_fn_with_state(proxies, origin::enter))
+        .layer(middleware::from_fn_with_state(hsts, headers::add))
 }
 
 /// All hosts as JSON, as the API gives them: for the command line.
@@ -152,67 +192,4 @@ pub fn quarantine_json(
     }
     let lines = targets::refused(targets, name, skip, limit).map_err(|error| error.to_string())?;
     serde_json::to_value(lines).map_err(|error| error.to_string())
-}
-
-/// Lets in requests that name this machine as this machine does.
-async fn only_local_names(request: Request, next: Next) -> Response {
-    if names_this_machine(request.headers()) {
-        return next.run(request).await;
-    }
-    let host = request.headers().get(header::HOST);
-    Problem::bad_request(format!("this API answers to localhost and loopback addresses, not to {host:?}"))
-        .into_response()
-}
-
-/// Only a header that is missing may say nothing: no browser leaves it out.
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    headers.get_all(header::HOST).iter().all(|host| host.to_str().is_ok_and(is_local))
-}
-
-fn is_local(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    name.eq_ignore_ascii_case("localhost")
-        || address.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn only_names_of_this_machine_are_local() {
-        for host in ["localhost", "localhost:7480", "127.0.0.1:7480", "[::1]:7480", "[::1]", "127.0.0.1"] {
-            assert!(is_local(host), "{host}");
-        }
-        for host in ["evil.example", "evil.example:7480", "192.0.2.1", "localhost.evil.example", ""] {
-            assert!(!is_local(host), "{host}");
-        }
-    }
-
-    #[test]
-    fn only_a_missing_header_passes_for_this_machine() {
-        let with = |hosts: &[&[u8]]| {
-            let hosts = hosts.iter().map(|host| (header::HOST, HeaderValue::from_bytes(host).unwrap()));
-            names_this_machine(&hosts.collect())
-        };
-        assert!(with(&[]));
-        assert!(with(&[b"localhost:7480"]));
-        assert!(!with(&[b"evil.example"]));
-        assert!(!with(&["\u{e9}vil.example".as_bytes()]));
-        assert!(!with(&[b"\xff"]));
-        assert!(!with(&[b""]));
-        let both: HeaderMap = {
-            let mut headers = HeaderMap::new();
-            headers.append(header::HOST, HeaderValue::from_static("localhost"));
-            headers.append(header::HOST, HeaderValue::from_static("evil.example"));
-            headers
-        };
-        assert!(!names_this_machine(&both), "two names, and one of them is foreign");
-    }
 }
