@@ -13,11 +13,13 @@ use vitals_client::simulate::script::Given;
 use vitals_server::data_dir::DataDir;
 use vitals_server::journal::{Encoded, Journal, JournalError, JournalOptions};
 use vitals_server::metrics::Metrics;
-use vitals_server::state::State;
+use vitals_server::state::audit::By;
+use vitals_server::state::{Labels, NewJoinToken, State};
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::RunId;
 use vitals_wire::message::{Hello, PROTOCOL_VERSION};
 use vitals_wire::record::Record;
+use vitals_wire::token::JoinToken;
 
 const INTERVAL_MS: i64 = 5_000;
 /// More than a sample of these hosts takes in the journal, compressed: only to know where to begin.
@@ -35,8 +37,17 @@ async fn main() -> Result<()> {
         (0..hosts).map(|index| Host::numbered(1, index, "late-", INTERVAL_MS as u32)).collect();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
     let rounds = (bytes / LEAST_BYTES / hosts.len() as u64).max(1) as i64;
+    let wanted = NewJoinToken {
+        expires_ms: i64::MAX,
+        max_uses: u32::try_from(hosts.len())?,
+        labels: Labels::new(),
+        replaces: None,
+    };
+    let (_, secret) = state.create_join_token(&By::local(), wanted).await?;
+    let token = JoinToken { secret, expires_ms: i64::MAX, pins: Vec::new(), addresses: Vec::new() };
     for host in &hosts {
-        state.admit(hello(host), now_ms - rounds * INTERVAL_MS, None).await?;
+        let hello = Hello { token: Some(token.said()), ..hello(host) };
+        state.admit(hello, "-", now_ms - rounds * INTERVAL_MS, None).await?;
     }
     let options = JournalOptions { cap_bytes: 2 * bytes, ..JournalOptions::new(dir.subdir("journal")?) };
     let metrics = Arc::new(Metrics::new());

@@ -81,12 +81,6 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     let metrics = Arc::new(Metrics::new());
     let journal = open_journal(&config, &data_dir, &metrics)?;
     let (state, _state_thread) = State::open(&data_dir.path().join("state.db"))?;
-    let place = Place {
-        config: Arc::new(config.clone()),
-        state: state.clone(),
-        seats: Arc::default(),
-        keys: Arc::new(Keys::open(&config, &data_dir)?),
-    };
     first_admin::make(&config, &data_dir, &state).await?;
     // Registered before the store starts to read: what one reader has passed goes unless another is known to need it.
     let influx = targets::open(&config, &data_dir, &journal, &metrics)?;
@@ -108,6 +102,18 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     expect_hosts(&live, &state, &store);
+    let newest_kept: session::NewestKept = {
+        let (store, live) = (store.clone(), live.clone());
+        Arc::new(move |host| store.newest_ms(host).ok().flatten().max(live.committed_ms(host)))
+    };
+    state.settle(&*newest_kept).await;
+    let place = Place {
+        config: Arc::new(in_force(&config, &listeners)?),
+        state: state.clone(),
+        seats: Arc::default(),
+        keys: Arc::new(Keys::open(&config, &data_dir)?),
+        newest: Some(newest_kept.clone()),
+    };
 
     // The other parts end after the sessions, so that the last that came in still leaves.
     let rest = CancellationToken::new();
@@ -156,10 +162,6 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     if let Some(page) = page {
         parts.start("page certificate", page.watch(rest.clone()));
     }
-    let newest_kept = {
-        let store = store.clone();
-        Arc::new(move |host| store.newest_ms(host).ok().flatten())
-    };
     let sessions = Arc::new(session::Shared {
         journal: journal.clone(),
         live,
@@ -171,6 +173,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         hello_timeout: config.clients.hello_timeout,
         shutdown: shutdown.clone(),
         seldom: Seldom::default(),
+        refused_hosts: session::RefusedHosts::default(),
         room: session::Room::default(),
         books: session::Books::new(config.limits.clone()),
         newest_kept,
@@ -222,6 +225,14 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         Some(part) => anyhow::bail!("{part} ended by itself; the log says why"),
         None => Ok(()),
     }
+}
+
+/// The configuration with the ports that the system chose where it says 0.
+fn in_force(config: &Config, listeners: &Listeners) -> std::io::Result<Config> {
+    let mut config = config.clone();
+    config.clients.listen = listeners.clients.local_addr()?;
+    config.http.listen = listeners.http.local_addr()?;
+    Ok(config)
 }
 
 fn open_journal(config: &Config, data_dir: &DataDir, metrics: &Arc<Metrics>) -> anyhow::Result<Journal> {

@@ -15,7 +15,9 @@ Examples:
   vitals-server run --config /etc/vitals/server.toml
   VITALS_INFLUX_TOKEN=… vitals-server run --influx-url http://127.0.0.1:8086
   vitals-server check-config                            what is in force, secrets masked
+  vitals-server token create                            a token with which a host joins
   vitals-server hosts                                   all hosts and whether they are there
+  vitals-server host rename web-1 shop                  call a host by another name
   vitals-server user passwd admin --generate            a new password for the one who is locked out
   vitals-server api-token create --name grafana         a token with which a program reads the API
   vitals-server targets                                 how each InfluxDB is, and what to do about it

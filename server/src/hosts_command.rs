@@ -3,6 +3,7 @@
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use crate::api;
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
 use crate::data_dir::DataDir;
@@ -12,20 +13,11 @@ use crate::state::State;
 const STATE_FILE: &str = "state.db";
 
 /// Lists all hosts: asks the running server, or reads its files where none runs.
+///
+/// # Errors
+/// The server or the files cannot be read.
 pub fn run(config: &Config, json: bool) -> anyhow::Result<()> {
-    let dir = &config.data_dir.0;
-    let answer = control::ask(dir, &Request::Hosts)
-        .with_context(|| format!("cannot ask the server on {}", dir.display()))?;
-    let hosts = match answer {
-        Some(Answer::Ok(hosts)) => hosts,
-        Some(Answer::Error(error)) => bail!("{error}"),
-        // Looked for before anything is opened: opening makes what is not there.
-        None if dir.join(STATE_FILE).is_file() => from_files(config)?,
-        None => bail!(
-            "no server runs on {dir}, and none ever did: there is no {STATE_FILE} in it; name another with --data-dir",
-            dir = dir.display()
-        ),
-    };
+    let hosts = hosts(config)?;
     if json {
         println!("{hosts:#}");
     } else {
@@ -34,20 +26,81 @@ pub fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Shows one host, by its id or present name.
+///
+/// # Errors
+/// There is no such host, or the server or the files cannot be read.
+pub fn show(config: &Config, wanted: &str, json: bool) -> anyhow::Result<()> {
+    let hosts = hosts(config)?;
+    let found = hosts["hosts"].as_array().and_then(|hosts| {
+        let by = |key: &str| hosts.iter().find(|host| host[key] == wanted);
+        by("id").or_else(|| by("name"))
+    });
+    let Some(host) = found else {
+        bail!("no host has the id or name {wanted:?}: `vitals-server host list` shows all");
+    };
+    if json {
+        println!("{host:#}");
+    } else {
+        print!("{}", sheet(host));
+    }
+    Ok(())
+}
+
+fn hosts(config: &Config) -> anyhow::Result<Value> {
+    let dir = &config.data_dir.0;
+    let answer = control::ask(dir, &Request::Hosts)
+        .with_context(|| format!("cannot ask the server on {}", dir.display()))?;
+    match answer {
+        Some(Answer::Ok(hosts)) => Ok(hosts),
+        Some(Answer::Error(error)) => bail!("{error}"),
+        // Looked for before anything is opened: opening makes what is not there.
+        None => check_used(config).and_then(|()| from_files(config)),
+    }
+}
+
+/// Whether a server has ever used the data directory.
+///
+/// # Errors
+/// None has.
+pub fn check_used(config: &Config) -> anyhow::Result<()> {
+    let dir = &config.data_dir.0;
+    if !dir.join(STATE_FILE).is_file() {
+        bail!(
+            "no server runs on {dir}, and none ever did: there is no {STATE_FILE} in it; name another with --data-dir",
+            dir = dir.display()
+        );
+    }
+    Ok(())
+}
+
 /// What is known without a server: names and facts, and nothing of now.
 fn from_files(config: &Config) -> anyhow::Result<Value> {
     let data_dir = DataDir::lock(&config.data_dir.0)?;
     let (state, _thread) = State::open(&data_dir.path().join(STATE_FILE))?;
-    let hosts = state.hosts();
-    let hosts = hosts.iter().map(|host| {
-        serde_json::json!({
-            "id": host.id.to_string(),
-            "name": host.name(),
-            "state": "server not running",
-            "client_version": host.client_version,
-        })
-    });
-    Ok(serde_json::json!({ "hosts": hosts.collect::<Vec<_>>() }))
+    Ok(api::hosts_json_at_rest(&state)?)
+}
+
+/// One host, a line for each thing that is known of it.
+fn sheet(host: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut sheet = String::new();
+    let mut line = |key: &str, value: &str| sheet += &format!("{key:16}  {value}\n");
+    for (key, value) in host.as_object().into_iter().flatten() {
+        match value {
+            Value::Object(parts) if key == "labels" => {
+                for (label, value) in parts {
+                    let origin = text(&host["label_origins"][label]);
+                    line("label", &format!("{label}={} ({origin})", text(value)));
+                }
+            }
+            Value::Object(_) if key == "label_origins" => {}
+            Value::Object(parts) => parts.iter().for_each(|(part, value)| line(part, &text(value))),
+            Value::Bool(false) => {}
+            value => line(key, &text(value)),
+        }
+    }
+    sheet
 }
 
 fn table(answer: &Value) -> String {
@@ -88,6 +141,17 @@ mod tests {
         assert_eq!(lines[0], "name  state  last_seen  client_version  address  id");
         assert_eq!(lines[1], "a     up     -          -               -        00");
         assert_eq!(lines.len(), 3);
+    }
+
+    #[test]
+    fn a_host_is_shown_with_the_origin_of_its_labels() {
+        let host = serde_json::json!({
+            "name": "web", "labels": { "env": "prod" }, "label_origins": { "env": "token" }, "rotate": false,
+            "facts": { "cpus": 4 },
+        });
+        let lines: Vec<String> =
+            sheet(&host).lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(lines, ["cpus 4", "label env=prod (token)", "name web"]);
     }
 
     #[test]

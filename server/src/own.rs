@@ -57,6 +57,9 @@ pub async fn report(own: Arc<Own>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             _ = presence.tick() => own.live.tick(),
             _ = health.tick() => {
+                if own.live.count().0 > own.state.count() as u64 {
+                    own.live.retain(|host| own.state.host(host).is_some());
+                }
                 // One in 10 s: whether it is kept shows in the next.
                 if own.try_keep(Section::ServerHealth(own.health(start.elapsed()))).await.is_err() {
                     own.metrics.own_dropped.add(1);

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use support::peer::{hello, now_ms, sample};
+use support::peer::{hello, joining, now_ms, sample};
 use support::server::{Server, wait_for};
 use tokio_util::sync::CancellationToken;
 use vitals_client::clock::{SampleClock, Stamp};
@@ -120,7 +120,7 @@ impl Host {
         let settings = Settings { servers: 1, interval: INTERVAL, caps: Caps::CLIENT, seed: number.into() };
         let now = Instant::now();
         let link = Link {
-            protocol: Protocol::new(settings, hello(number, name), now).with_spool(now),
+            protocol: Protocol::new(settings, joining(server, hello(number, name)), now).with_spool(now),
             connect: Tcp::new(vec![server.to_string()]),
             source: Clocked {
                 wall: wall.clone(),

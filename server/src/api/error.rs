@@ -83,6 +83,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
+    /// What is asked for is understood, and cannot be.
+    pub fn unprocessable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+    }
+
     /// The server cannot do it now.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
@@ -91,7 +96,15 @@ impl Problem {
 
 impl From<StateError> for Problem {
     fn from(error: StateError) -> Self {
-        Self::unavailable(error.to_string())
+        let detail = error.to_string();
+        match error {
+            StateError::Gone(_) | StateError::NoToken(_) => Self::not_found(detail),
+            StateError::NameTaken(_) | StateError::TooManyTokens | StateError::TooManyVersions => {
+                Self::conflict(detail)
+            }
+            StateError::Name(_) | StateError::TooManyLabels => Self::unprocessable(detail),
+            _ => Self::unavailable(detail),
+        }
     }
 }
 

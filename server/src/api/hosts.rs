@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use vitals_wire::mapping::{self, Point, Value};
 use vitals_wire::message::DropReason;
@@ -14,11 +14,13 @@ use vitals_wire::sample::Sample;
 use vitals_wire::section::{Section, TopProcesses};
 
 use super::Shared;
-use super::caller::{Caller, Reader, Scope};
+use super::caller::{Access, Caller, Reader, Scope};
 use super::error::Problem;
 use super::extract::{Json, Path};
+use crate::commands::host::{label_changes, what_stays};
+use crate::live::HostNow;
 use crate::session::seats::Cloned;
-use crate::state::Host;
+use crate::state::{Host, HostChange};
 use crate::{clock, time};
 
 /// All hosts.
@@ -39,6 +41,23 @@ pub struct HostInfo {
     name: String,
     /// Its labels.
     labels: BTreeMap<String, String>,
+    /// Who gave each: `client`, `token` or `administrator`. Those of the client count for no scope.
+    label_origins: BTreeMap<String, &'static str>,
+    /// What an administrator calls it; absent where it is called as it calls itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "shop")]
+    given_name: Option<String>,
+    /// What it calls itself.
+    #[schema(example = "web-1")]
+    told_name: String,
+    /// It is to make a new secret.
+    rotate: bool,
+    /// When it was shut out (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked: Option<String>,
+    /// The id that its client says, where another machine took its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
     /// `up`, `down`, `off`, `asleep`, or `unknown` for the first minute after a start of the server.
     #[schema(example = "up")]
     state: &'static str,
@@ -156,6 +175,12 @@ pub fn all(shared: &Shared, scope: &Scope) -> HostList {
     HostList { hosts: seen.map(|host| info(shared, host)).collect() }
 }
 
+/// The same while no server runs: who they are, and nothing of now.
+pub fn all_at_rest(state: &crate::state::State) -> HostList {
+    let at_rest = |host: &Arc<Host>| HostInfo { state: "server not running", ..info_of(host, None, None) };
+    HostList { hosts: state.hosts().iter().map(at_rest).collect() }
+}
+
 /// One host.
 #[utoipa::path(
     get, path = "/api/v1/hosts/{host}", tag = "hosts",
@@ -245,6 +270,150 @@ fn json_of(value: Value<'_>) -> serde_json::Value {
     }
 }
 
+/// What an administrator changes of a host.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostPatch {
+    /// What it is called from now on, whatever its client says; `null`: as its client says. In InfluxDB the tag `host`
+    /// changes from that moment, and what was written before keeps the old one.
+    #[serde(default, deserialize_with = "said")]
+    #[schema(value_type = Option<String>, example = "shop")]
+    name: Option<Option<String>>,
+    /// Labels by key: a value sets one, `null` takes it away, an empty text leaves it to token and client.
+    #[serde(default)]
+    #[schema(example = json!({ "env": "prod", "rack": null }))]
+    labels: BTreeMap<String, Option<String>>,
+}
+
+/// `Some`, also of a `null`: what is not there at all is `None`.
+fn said<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// What was removed, and what stays.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Removed {
+    /// The host's id.
+    id: String,
+    /// What it was called.
+    #[schema(example = "web-1")]
+    name: String,
+    /// What stays of it, for people.
+    note: String,
+}
+
+/// Renames or labels a host.
+#[utoipa::path(
+    patch, path = "/api/v1/hosts/{host}", tag = "hosts",
+    params(("host" = String, Path, description = "Its id or its present name.")),
+    request_body = HostPatch,
+    responses(
+        (status = 200, body = HostInfo),
+        (status = 400, description = "No JSON.", body = Problem),
+        (status = 401, description = "Nobody is logged in.", body = Problem),
+        (status = 403, description = "Too few rights, or a label of the caller's own scope.", body = Problem),
+        (status = 404, description = "No such host.", body = Problem),
+        (status = 409, description = "Another host has this name.", body = Problem),
+        (status = 413, description = "Too long.", body = Problem),
+        (status = 415, description = "Not said to be JSON.", body = Problem),
+        (status = 422, description = "No such name or label can be.", body = Problem),
+        (status = 503, description = "It cannot be written now.", body = Problem),
+    )
+)]
+pub async fn change(
+    caller: Caller,
+    State(shared): State<Shared>,
+    Path(host): Path<String>,
+    Json(patch): Json<HostPatch>,
+) -> Result<Json<HostInfo>, Problem> {
+    let host = managed(&caller, &shared, &host)?;
+    // Else it could take hosts out of what others see, or show them to itself.
+    if let Some(key) = patch.labels.keys().find(|key| caller.scope.0.contains_key(*key)) {
+        return Err(Problem::forbidden(format!(
+            "the label {key:?} decides what you may see: ask somebody who sees all"
+        )));
+    }
+    let change = HostChange { name: patch.name, labels: label_changes(patch.labels) };
+    let host = shared.place.change_host(&caller.by, host.id, change).await?;
+    Ok(Json(info(&shared, &host)))
+}
+
+/// Forgets a host: its name is free again, and its client is not enrolled any more. History and InfluxDB keep what they
+/// have.
+#[utoipa::path(
+    delete, path = "/api/v1/hosts/{host}", tag = "hosts",
+    params(("host" = String, Path, description = "Its id or its present name.")),
+    responses(
+        (status = 200, body = Removed),
+        (status = 401, description = "Nobody is logged in.", body = Problem),
+        (status = 403, description = "Too few rights.", body = Problem),
+        (status = 404, description = "No such host.", body = Problem),
+        (status = 503, description = "It cannot be written now.", body = Problem),
+    )
+)]
+pub async fn remove(
+    caller: Caller,
+    State(shared): State<Shared>,
+    Path(host): Path<String>,
+) -> Result<Json<Removed>, Problem> {
+    let host = managed(&caller, &shared, &host)?;
+    let host = shared.place.remove_host(&caller.by, host.id).await?;
+    let name = host.name().to_owned();
+    Ok(Json(Removed { id: host.id.to_string(), note: what_stays(&name), name }))
+}
+
+/// Asks a host for a new secret. One that is connected connects again for it; the present secret holds until the new one
+/// was used.
+#[utoipa::path(
+    post, path = "/api/v1/hosts/{host}/rotate", tag = "hosts",
+    params(("host" = String, Path, description = "Its id or its present name.")),
+    responses(
+        (status = 200, body = HostInfo),
+        (status = 401, description = "Nobody is logged in.", body = Problem),
+        (status = 403, description = "Too few rights.", body = Problem),
+        (status = 404, description = "No such host.", body = Problem),
+        (status = 503, description = "It cannot be written now.", body = Problem),
+    )
+)]
+pub async fn rotate(
+    caller: Caller,
+    State(shared): State<Shared>,
+    Path(host): Path<String>,
+) -> Result<Json<HostInfo>, Problem> {
+    let host = managed(&caller, &shared, &host)?;
+    let host = shared.place.rotate_host(&caller.by, host.id).await?;
+    Ok(Json(info(&shared, &host)))
+}
+
+/// Shuts a host out: its connection ends at once, and its secret lets nobody in any more. A join token that replaces it lets
+/// it in again.
+#[utoipa::path(
+    post, path = "/api/v1/hosts/{host}/revoke", tag = "hosts",
+    params(("host" = String, Path, description = "Its id or its present name.")),
+    responses(
+        (status = 200, body = HostInfo),
+        (status = 401, description = "Nobody is logged in.", body = Problem),
+        (status = 403, description = "Too few rights.", body = Problem),
+        (status = 404, description = "No such host.", body = Problem),
+        (status = 503, description = "It cannot be written now.", body = Problem),
+    )
+)]
+pub async fn revoke(
+    caller: Caller,
+    State(shared): State<Shared>,
+    Path(host): Path<String>,
+) -> Result<Json<HostInfo>, Problem> {
+    let host = managed(&caller, &shared, &host)?;
+    let host = shared.place.revoke_host(&caller.by, host.id).await?;
+    Ok(Json(info(&shared, &host)))
+}
+
+/// A host that the caller may manage: one outside its scope is not there.
+fn managed(caller: &Caller, shared: &Shared, host: &str) -> Result<Arc<Host>, Problem> {
+    caller.may(Access::Write)?;
+    find(shared, caller, host)
+}
+
 /// A host that the caller may see.
 pub(super) fn find(shared: &Shared, caller: &Caller, host: &str) -> Result<Arc<Host>, Problem> {
     let found = shared.state.find(host).filter(|host| caller.scope.covers(host));
@@ -252,18 +421,21 @@ pub(super) fn find(shared: &Shared, caller: &Caller, host: &str) -> Result<Arc<H
 }
 
 fn info(shared: &Shared, host: &Host) -> HostInfo {
-    let now = shared.live.host(host.id);
-    let cloned = shared.place.seats.suspected(host.id, Instant::now());
-    let facts = &host.facts;
+    info_of(host, shared.live.host(host.id), shared.place.seats.suspected(host.id, Instant::now()))
+}
+
+fn info_of(host: &Host, now: Option<HostNow>, cloned: Option<Cloned>) -> HostInfo {
+    let (facts, labels) = (&host.facts, &host.newest().labels);
     HostInfo {
         id: host.id.to_string(),
         name: host.name().to_owned(),
-        labels: host
-            .newest()
-            .labels
-            .iter()
-            .map(|(key, value)| (key.to_string(), value.to_string()))
-            .collect(),
+        labels: labels.iter().map(|label| (label.key.to_string(), label.value.to_string())).collect(),
+        label_origins: labels.iter().map(|label| (label.key.to_string(), label.origin.word())).collect(),
+        given_name: host.given_name.as_deref().map(str::to_owned),
+        told_name: host.told_name.to_string(),
+        rotate: host.rotate,
+        revoked: host.revoked_ms.map(time::format),
+        client_id: (host.client != host.id).then(|| host.client.to_string()),
         state: now.as_ref().map_or("unknown", |now| now.presence.word()),
         since: time::format(now.as_ref().map_or_else(clock::now_ms, |now| now.since_ms)),
         last_seen: now.as_ref().and_then(|now| now.heard_ms).map(time::format),

@@ -15,6 +15,7 @@ mod extract;
 mod headers;
 mod health;
 mod hosts;
+mod join_tokens;
 mod limits;
 mod metrics;
 mod origin;
@@ -117,7 +118,11 @@ impl Modify for Ways {
 fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(hosts::list))
-        .routes(routes!(hosts::one))
+        .routes(routes!(hosts::one, hosts::change, hosts::remove))
+        .routes(routes!(hosts::rotate))
+        .routes(routes!(hosts::revoke))
+        .routes(routes!(join_tokens::list, join_tokens::create))
+        .routes(routes!(join_tokens::revoke))
         .routes(routes!(hosts::latest))
         .routes(routes!(series::series))
         .routes(routes!(targets::list))
@@ -191,6 +196,14 @@ fn guarded(router: Router, limits: Limits, proxies: Arc<[Network]>, hsts: bool) 
 /// All hosts as JSON, as the API gives them: for the command line.
 pub fn hosts_json(shared: &Shared) -> serde_json::Result<serde_json::Value> {
     serde_json::to_value(hosts::all(shared, &caller::Scope::default()))
+}
+
+/// The same while no server runs.
+///
+/// # Errors
+/// It is no JSON, which cannot be.
+pub fn hosts_json_at_rest(state: &State) -> serde_json::Result<serde_json::Value> {
+    serde_json::to_value(hosts::all_at_rest(state))
 }
 
 /// How the InfluxDBs are, as JSON, as the API gives it. Reads files.

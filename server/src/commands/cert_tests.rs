@@ -9,6 +9,7 @@ use vitals_wire::message::{Facts, Hello};
 use super::*;
 use crate::data_dir::DataDir;
 use crate::state::State;
+use crate::state::tests::admit;
 use crate::tls::keys::Keys;
 
 struct Scene {
@@ -25,7 +26,10 @@ impl Scene {
         let data_dir = DataDir::lock(&config.data_dir.0).unwrap();
         let keys = Arc::new(Keys::open(&config, &data_dir).unwrap());
         let (state, _thread) = State::open(&data_dir.path().join("state.db")).unwrap();
-        Self { place: Place { config: Arc::new(config), state, seats: Arc::default(), keys }, _dir: dir }
+        Self {
+            place: Place { config: Arc::new(config), state, seats: Arc::default(), keys, newest: None },
+            _dir: dir,
+        }
     }
 
     async fn ask(&self, request: Request) -> anyhow::Result<Value> {
@@ -48,7 +52,7 @@ impl Scene {
             shortest_interval_ms: 1_000,
             clock_ms: 0,
         };
-        self.place.state.admit(hello, clock::now_ms() - days * DAY_MS, None).await.unwrap().id
+        admit(&self.place.state, hello, clock::now_ms() - days * DAY_MS, None).await.unwrap().id
     }
 }
 

@@ -4,9 +4,11 @@
 //! A command has a file of its own with what it can be told ([`clap`]), what is asked over the socket (`Request`), how that
 //! is answered (`answer`), and how the answer is shown (`run`).
 
+mod address;
 pub mod api_token;
 pub mod cert;
 pub mod host;
+pub mod table;
 mod terminal;
 pub mod token;
 pub mod user;
@@ -20,6 +22,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::control::{self, Answer};
 use crate::data_dir::DataDir;
+use crate::session::NewestKept;
 use crate::session::seats::Seats;
 use crate::state::State;
 use crate::tls::keys::Keys;
@@ -51,6 +54,8 @@ pub struct Place {
     pub seats: Arc<Seats>,
     /// The keys of the clients' port.
     pub keys: Arc<Keys>,
+    /// The newest committed time of a host; none at rest.
+    pub newest: Option<NewestKept>,
 }
 
 impl Place {
@@ -117,7 +122,7 @@ fn at_rest(config: &Config, request: Request) -> anyhow::Result<Value> {
     let data_dir = DataDir::lock(&config.data_dir.0)?;
     let (state, thread) = State::open(&data_dir.path().join("state.db"))?;
     let keys = Arc::new(Keys::open(config, &data_dir)?);
-    let place = Place { config: Arc::new(config.clone()), state, seats: Arc::default(), keys };
+    let place = Place { config: Arc::new(config.clone()), state, seats: Arc::default(), keys, newest: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(place.answer(request));
     drop(place);

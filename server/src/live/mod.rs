@@ -231,6 +231,13 @@ impl Live {
         }
     }
 
+    /// Forgets hosts that are not known any more.
+    pub fn retain(&self, is_known: impl Fn(HostId) -> bool) {
+        for shard in &self.shards {
+            lock(shard).retain(|host, _| is_known(*host));
+        }
+    }
+
     /// One host as it is now.
     pub fn host(&self, host: HostId) -> Option<HostNow> {
         self.shard(host).get(&host).map(|entry| entry.now(self.start_ms))

@@ -8,6 +8,7 @@
 //! Backlog never keeps a live batch waiting: it takes at most three quarters of the journal's queue and of the room for
 //! what waits, and whatever finds the queue full tries again within a fraction of a second.
 
+mod admission;
 mod batch;
 mod books;
 mod end;
@@ -57,6 +58,7 @@ use seats::{Seat, Seats};
 pub use books::Books;
 pub use series::MEASUREMENTS as LIMITED_MEASUREMENTS;
 
+pub use admission::{RefusedHosts, not_enrolled, revoked};
 pub use keep::{MAX_PENDING_BYTES, Room};
 
 /// Read buffer of a connection. Small, because ten thousand of them wait most of the time.
@@ -97,6 +99,8 @@ pub struct Shared {
     pub shutdown: CancellationToken,
     /// Keeps strangers from filling the log.
     pub seldom: Seldom,
+    /// Keeps them from filling the audit log.
+    pub refused_hosts: RefusedHosts,
     /// Room for batches that wait for their commit.
     pub room: Room,
     /// What each host has used of its limits.
@@ -162,6 +166,8 @@ struct Guest {
     book: Book,
     /// That its clock is off has been said.
     is_skew_told: bool,
+    /// It was asked for a new secret, and has not told one yet.
+    is_asked_for_secret: bool,
 }
 
 impl Guest {
@@ -190,8 +196,8 @@ struct Session<Io> {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
-    async fn serve(&mut self, door: impl Door) -> End {
-        match self.introduce().await {
+    async fn serve(&mut self, mut door: impl Door) -> End {
+        match self.introduce(&mut door).await {
             Ok(()) => door.admitted(),
             Err(end) => return end,
         }
@@ -233,7 +239,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
     }
 
     /// Waits for a valid `Hello` and answers it.
-    async fn introduce(&mut self) -> Result<(), End> {
+    async fn introduce(&mut self, door: &mut impl Door) -> Result<(), End> {
         let shutdown = self.shared.shutdown.clone();
         let read = tokio::select! {
             () = shutdown.cancelled() => return Err(End::shutdown()),
@@ -246,23 +252,37 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             // The first message is either a Hello or refused.
             return Err(refused(Refusal::Unexpected, "a message before Hello", true).into());
         };
-        self.admit(*hello, now_ms).await
+        self.admit(*hello, now_ms, door).await
     }
 
-    async fn admit(&mut self, hello: Hello, now_ms: i64) -> Result<(), End> {
-        let (id, run, interval_ms, told) = (hello.host, hello.run, hello.interval_ms, hello.name.clone());
+    async fn admit(&mut self, hello: Hello, now_ms: i64, door: &mut impl Door) -> Result<(), End> {
+        let (client, run, interval_ms, told) = (hello.host, hello.run, hello.interval_ms, hello.name.clone());
         let clock_ms = hello.clock_ms;
         let shutdown = self.shared.shutdown.clone();
         let admitted = tokio::select! {
             () = shutdown.cancelled() => return Err(End::shutdown()),
-            admitted = timeout(ADMIT_TIMEOUT, admit(&self.shared, hello, now_ms)) => admitted,
+            admitted = timeout(ADMIT_TIMEOUT, admission::admit(&self.shared, hello, self.address, now_ms)) => admitted,
         };
-        let host = admitted
-            .unwrap_or_else(|_| Err(StateError::Disk("no answer in time".to_owned())))
-            .map_err(|error| {
+        let host = match admitted.unwrap_or_else(|_| Err(StateError::Disk("no answer in time".to_owned()))) {
+            Ok(host) => host,
+            Err(StateError::Denied(denied)) => {
+                admission::note(&self.shared, &told, self.address, denied, client.to_string()).await;
+                if admission::is_a_guess(denied) {
+                    let _ = timeout(door.denied(), shutdown.cancelled()).await;
+                }
+                return Err(admission::words(denied).into());
+            }
+            Err(error) => {
                 warn!(host = %told, peer = %self.address, %error, "a host cannot be taken in");
-                refused(Refusal::Unavailable, "the server cannot write its state", true)
-            })?;
+                let text = match error {
+                    StateError::TooManyHosts => error.to_string(),
+                    _ => "the server cannot write its state".to_owned(),
+                };
+                return Err(refused(Refusal::Unavailable, text, true).into());
+            }
+        };
+        // What stands for it here is the host that it speaks for: its own id, or that of the one whose place it took.
+        let id = host.id;
         let interval = Duration::from_millis(interval_ms.into());
         self.seat = Some(seating::sit(&self.shared, &host, run, self.address, down_limit(interval))?);
         self.frames.decoder_mut().introduced();
@@ -271,8 +291,15 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         let connection = self.shared.live.connected(id, interval, peer);
         info!(host = host.name(), id = %id, peer = %self.address, version = &*host.client_version, "client connected");
         let book = self.shared.books.open(id, Instant::now());
-        let mut guest =
-            Guest { id, name: host.name().into(), interval, connection, book, is_skew_told: false };
+        let mut guest = Guest {
+            id,
+            name: host.name().into(),
+            interval,
+            connection,
+            book,
+            is_skew_told: false,
+            is_asked_for_secret: host.rotate,
+        };
         // Zero: it does not say.
         if clock_ms != 0 {
             guest.mind_clock(clock_ms, now_ms);
@@ -293,7 +320,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             limits: Limits { frame_bytes, batch_samples },
             oldest_ms: self.shared.oldest_ms(now_ms),
             pins: self.shared.keys.pins(),
-            rotate_secret: false,
+            rotate_secret: host.rotate,
         }
     }
 
@@ -324,8 +351,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
                 self.learning.take(&self.shared.state, guest.id, pins);
                 return Ok(());
             }
-            // Secrets are not checked yet, so there is nothing to change.
-            Step::Admit(_) | Step::NewSecret(_) => return Ok(()),
+            Step::NewSecret(secret) => {
+                // Once, and only where it was asked: whoever holds a stolen secret could lock its owner out.
+                if std::mem::take(&mut guest.is_asked_for_secret) {
+                    admission::keep_secret(self.shared.clone(), guest.id, guest.name.clone(), secret);
+                } else {
+                    debug!(host = &*guest.name, "a new secret that nobody asked for is not taken");
+                }
+                return Ok(());
+            }
+            Step::Admit(_) => return Ok(()),
         };
         if allowed == Allowed::Later {
             // So that the client does not take the server for dead.
@@ -438,17 +473,6 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         }
         let _ = timeout(GOODBYE_TIMEOUT, self.frames.get_mut().shutdown()).await;
     }
-}
-
-/// Writes down what a host says of itself, where that is new.
-async fn admit(shared: &Arc<Shared>, hello: Hello, now_ms: i64) -> Result<Arc<Host>, StateError> {
-    if let Some(host) = shared.state.as_told(&hello) {
-        return Ok(host);
-    }
-    // Seldom: a new host, or one that was renamed, labelled anew, upgraded or restarted.
-    let (id, newest_kept) = (hello.host, shared.newest_kept.clone());
-    let kept = tokio::task::spawn_blocking(move || newest_kept(id)).await.ok().flatten();
-    shared.state.admit(hello, now_ms, kept.max(shared.live.committed_ms(id))).await
 }
 
 #[cfg(test)]

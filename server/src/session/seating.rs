@@ -8,6 +8,7 @@ use tracing::warn;
 use vitals_wire::ids::RunId;
 use vitals_wire::message::{ClientMessage, Pins, Refusal};
 
+use super::admission;
 use super::end::End;
 use super::protocol::{Allowed, refused};
 use super::seats::{Cloned, Order, Seat};
@@ -39,9 +40,7 @@ pub(super) fn sit(
         End::from(refused(Refusal::IdentityInUse, text, true))
     })?;
     // Whoever changed what a host may after it was admitted found no session to tell.
-    if shared.state.host(host.id).is_none() {
-        return Err(refused(Refusal::NotEnrolled, "this host was removed just now", true).into());
-    }
+    admission::still_stands(shared, host)?;
     Ok(seat)
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -104,6 +104,8 @@ struct Mailbox {
     /// When the client last spoke, in ms.
     spoke_ms: AtomicU64,
     orders: Mutex<VecDeque<Order>>,
+    /// It was told to end: whoever comes may have the seat.
+    is_ending: AtomicBool,
     came: Notify,
 }
 
@@ -115,6 +117,7 @@ impl Mailbox {
         }
         match order {
             Order::Close(_) | Order::Replaced => {
+                self.is_ending.store(true, Relaxed);
                 orders.clear();
                 orders.push_back(order);
             }
@@ -171,7 +174,8 @@ impl Seats {
         if let Some(holder) = &place.holder {
             let spoke_ms = holder.shared.spoke_ms.load(Relaxed);
             let spoke = Duration::from_millis(spoke_ms);
-            let is_other = holder.run != run && spoke_ms != SAID_BYE;
+            let is_going = spoke_ms == SAID_BYE || holder.shared.is_ending.load(Relaxed);
+            let is_other = holder.run != run && !is_going;
             // It has spoken since the newcomer last tried.
             if is_other && spoke > place.turns.last() {
                 cloned = place.turns.heard(holder.run, holder.address, spoke);
@@ -195,6 +199,7 @@ impl Seats {
         let shared = Arc::new(Mailbox {
             spoke_ms: AtomicU64::new(ms(now)),
             orders: Mutex::default(),
+            is_ending: AtomicBool::new(false),
             came: Notify::new(),
         });
         place.holder = Some(Holder { run, address, limit: down_limit, shared: shared.clone() });

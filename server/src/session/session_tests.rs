@@ -12,11 +12,14 @@ use vitals_wire::log::{Position, RealFs};
 use vitals_wire::message::{ClientCodec, ClientMessage, Facts, Refused, Samples};
 use vitals_wire::sample::Sample;
 use vitals_wire::section::{Opaque, Section, System};
+use vitals_wire::token::JoinToken;
 
 use super::*;
 use crate::config::HostLimits;
 use crate::journal::{Committer, JournalOptions, JournalReader};
 use crate::live::{EVENT_QUEUE, HostNow};
+use crate::state::NewJoinToken;
+use crate::state::audit::By;
 
 const HOST: HostId = HostId([5; 16]);
 const LONG: Duration = Duration::from_secs(10);
@@ -60,6 +63,7 @@ impl Rig {
             hello_timeout: Duration::from_millis(500),
             shutdown: CancellationToken::new(),
             seldom: Seldom::default(),
+            refused_hosts: RefusedHosts::default(),
             room,
             books: Books::new(limits),
             newest_kept: Arc::new(|_| None),
@@ -79,10 +83,19 @@ impl Rig {
         (Client { io: near, codec: ClientCodec::new(), buffer: BytesMut::new() }, session)
     }
 
+    /// With a token that lets it in.
+    async fn joining(&self, hello: Hello) -> Hello {
+        let labels = crate::state::Labels::new();
+        let wanted = NewJoinToken { expires_ms: i64::MAX, max_uses: 1, labels, replaces: None };
+        let (_, secret) = self.shared.state.create_join_token(&By::local(), wanted).await.unwrap();
+        let token = JoinToken { secret, expires_ms: 0, pins: vec![], addresses: vec![] };
+        Hello { token: Some(token.said()), ..hello }
+    }
+
     /// A client that is welcome, and its session.
     async fn client(&self) -> (Client, tokio::task::JoinHandle<()>) {
         let (mut client, session) = self.stranger();
-        client.say(hello()).await;
+        client.say(self.joining(hello()).await).await;
         assert!(matches!(client.hear(LONG).await, Some(ServerMessage::Welcome(_))));
         (client, session)
     }
@@ -422,7 +435,8 @@ async fn a_host_over_its_limits_keeps_its_connection_and_others_lose_nothing() {
     assert!(rig.shared.live.host(HOST).unwrap().sample.is_none_or(|s| s.time_ms < now + 5_000));
 
     let (mut bystander, theirs) = rig.stranger();
-    bystander.say(Hello { host: HostId([6; 16]), name: Text::cut("other"), ..hello() }).await;
+    let other = Hello { host: HostId([6; 16]), name: Text::cut("other"), ..hello() };
+    bystander.say(rig.joining(other).await).await;
     assert!(matches!(bystander.hear(LONG).await, Some(ServerMessage::Welcome(_))));
     bystander.send(1, false, vec![sample(now)]).await;
     rig.until("the other's", || rig.shared.live.host(HostId([6; 16])).is_some_and(|h| h.sample.is_some()))
@@ -467,4 +481,57 @@ async fn series_beyond_the_cap_are_in_neither_the_journal_nor_the_live_picture()
     assert_eq!(counted.1, 10);
     drop(client);
     session.await.unwrap();
+}
+
+/// A door that notes what is said of who stands in it.
+struct NotedDoor(Arc<Mutex<Vec<&'static str>>>);
+
+impl Door for NotedDoor {
+    fn admitted(self) {
+        self.0.lock().unwrap().push("admitted");
+    }
+
+    fn denied(&mut self) -> Duration {
+        self.0.lock().unwrap().push("denied");
+        Duration::from_millis(300)
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_answered_late_and_only_who_is_let_in_gives_its_place_back() {
+    let rig = Rig::new(|_, _| {});
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let come = async |hello: Hello| {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let door = NotedDoor(said.clone());
+        let session = tokio::spawn(run(rig.shared.clone(), far, ([192, 0, 2, 1], 9).into(), door));
+        let mut client = Client { io: near, codec: ClientCodec::new(), buffer: BytesMut::new() };
+        let began = Instant::now();
+        client.say(hello).await;
+        let answer = client.hear(LONG).await;
+        drop(client);
+        session.await.unwrap();
+        (answer, began.elapsed(), std::mem::take(&mut *said.lock().unwrap()))
+    };
+    let code = |answer| match answer {
+        Some(ServerMessage::Refused(refused)) => refused.code,
+        other => panic!("not refused: {other:?}"),
+    };
+    let (answer, _, door) = come(hello()).await;
+    assert_eq!((code(answer), door), (Refusal::NotEnrolled, vec![]), "it has guessed nothing");
+    let (answer, _, door) = come(rig.joining(hello()).await).await;
+    assert!(matches!(answer, Some(ServerMessage::Welcome(_))), "{answer:?}");
+    assert_eq!(door, ["admitted"]);
+    let (answer, took, door) = come(Hello { secret: Secret([9; 32]), ..hello() }).await;
+    assert_eq!((code(answer), door), (Refusal::Credential, vec!["denied"]));
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+    let unknown = Hello { host: HostId([7; 16]), token: Some(Text::cut("guess")), ..hello() };
+    let (answer, took, door) = come(unknown).await;
+    assert_eq!((code(answer), door), (Refusal::TokenUnknown, vec!["denied"]));
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+    let refused = rig.shared.state.audit_log(i64::MAX, 10).await.unwrap();
+    let refused: Vec<_> = refused.iter().filter(|entry| entry.action == "host_refused").collect();
+    let words: Vec<&str> = refused.iter().map(|entry| &*entry.detail).collect();
+    assert_eq!(words, ["token_unknown", "credential", "not_enrolled"]);
+    assert!(refused.iter().all(|entry| entry.target == "web" && entry.address == "192.0.2.1"));
 }

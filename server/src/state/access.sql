@@ -12,6 +12,8 @@ ALTER TABLE host ADD COLUMN given_name TEXT;
 ALTER TABLE host ADD COLUMN client_labels TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE host ADD COLUMN token_labels TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE host ADD COLUMN given_labels TEXT NOT NULL DEFAULT '{}';
+-- The id that its client says, where that is not its own: the last that took its place.
+ALTER TABLE host ADD COLUMN client BLOB;
 -- Public keys of the server that it knows, 32 bytes each.
 ALTER TABLE host ADD COLUMN learnt BLOB NOT NULL DEFAULT x'';
 
@@ -22,13 +24,20 @@ CREATE TABLE join_token (
   created_by TEXT NOT NULL,
   expires_ms INTEGER NOT NULL,
   max_uses INTEGER NOT NULL,
+  uses INTEGER NOT NULL DEFAULT 0,
   labels TEXT NOT NULL,
   -- The host whose name and history the newcomer takes over.
   replaces BLOB,
   revoked_ms INTEGER
 ) STRICT, WITHOUT ROWID;
 
--- Who joined with which: a host that joins again uses it up once.
+-- A machine that took the place of another: its client says one id, and all of it stands under the host's own.
+CREATE TABLE host_alias (
+  client BLOB PRIMARY KEY CHECK (length(client) = 16),
+  host BLOB NOT NULL REFERENCES host (id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
+-- Who joined with which, by the id that the client says: once with each token.
 CREATE TABLE join_token_use (
   token TEXT NOT NULL REFERENCES join_token (id) ON DELETE CASCADE,
   host BLOB NOT NULL,

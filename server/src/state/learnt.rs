@@ -71,6 +71,7 @@ mod tests {
     use vitals_wire::message::{Facts, Hello};
 
     use super::*;
+    use crate::state::tests::admit;
 
     fn hello(id: u8) -> Hello {
         Hello {
@@ -96,12 +97,12 @@ mod tests {
         {
             let (state, _thread) = State::open(&path).unwrap();
             for id in [1, 2] {
-                state.admit(hello(id), 5, None).await.unwrap();
+                admit(&state, hello(id), 5, None).await.unwrap();
             }
             assert_eq!(state.not_learnt([7; 32]).await.unwrap(), [HostId([1; 16]), HostId([2; 16])]);
             state.learnt(HostId([1; 16]), &[[6; 32], [7; 32]]).await.unwrap();
             let renamed = Hello { name: Text::cut("other"), ..hello(1) };
-            state.admit(renamed, 6, None).await.unwrap();
+            admit(&state, renamed, 6, None).await.unwrap();
             state.learnt(HostId([9; 16]), &[[7; 32]]).await.unwrap();
         }
         let (state, _thread) = State::open(&path).unwrap();
@@ -116,7 +117,7 @@ mod tests {
     async fn nothing_is_written_where_nothing_is_new() {
         let dir = tempfile::tempdir().unwrap();
         let (state, _thread) = State::open(&dir.path().join("state.db")).unwrap();
-        state.admit(hello(1), 5, None).await.unwrap();
+        admit(&state, hello(1), 5, None).await.unwrap();
         state.learnt(HostId([1; 16]), &[[7; 32]]).await.unwrap();
         let written = || std::fs::read(dir.path().join("state.db-wal")).unwrap();
         let before = written();

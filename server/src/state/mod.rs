@@ -6,12 +6,16 @@
 //! with the version whose span holds its timestamp, so a reader sees it once, also after a resend.
 
 pub mod accounts;
+mod admit;
 pub mod api_tokens;
 pub mod audit;
 mod db;
 mod host;
+mod join;
+mod labels;
 mod learnt;
 pub mod logins;
+mod manage;
 pub mod password;
 pub mod people;
 mod rights;
@@ -23,20 +27,28 @@ use std::thread::JoinHandle;
 
 use rusqlite::Transaction;
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
 use vitals_wire::ids::HostId;
+use vitals_wire::limits::MAX_LABELS;
 use vitals_wire::line::HostTags;
-use vitals_wire::message::Hello;
+use vitals_wire::name::NameError;
 
 use accounts::Accounts;
+use admit::Change;
+pub use admit::{Admitted, Denied};
 pub use audit::{Action, Entry};
 use db::Db;
-pub use host::{FactsRecord, Host, Version};
+pub use host::{FactsRecord, Host, Identity, Version};
+use join::Tokens;
+pub use join::{JoinRecord, MAX_JOIN_TOKENS, NewJoinToken};
+pub use labels::{GivenLabels, Label, Labels, Origin};
+pub use manage::{Begins, HostChange, LabelChange};
 pub use rights::{Access, Scope};
+
+use crate::secret::NoRandom;
 
 /// Changes that wait for the next transaction.
 const QUEUE: usize = 1024;
-/// Hosts that can be known: anybody who reaches the clients' port can bring a new one.
+/// Hosts that can be known: whoever holds a token for many can bring as many new ones.
 pub const MAX_HOSTS: usize = 50_000;
 
 /// Why the state cannot be read or changed.
@@ -58,9 +70,44 @@ pub enum StateError {
     /// As many hosts are known as may be.
     #[error("{MAX_HOSTS} hosts are known already, and no more can be taken in")]
     TooManyHosts,
+    /// It is not let in.
+    #[error("a host is not let in: {0:?}")]
+    Denied(Denied),
+    /// A host that is not there any more.
+    #[error("there is no host {0} any more")]
+    Gone(HostId),
+    /// Another host has this name.
+    #[error("another host is called {0:?}: rename that one first, or choose another name")]
+    NameTaken(String),
+    /// A name or label that cannot be one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// More labels than a host can have.
+    #[error("a host has at most {MAX_LABELS} labels")]
+    TooManyLabels,
+    /// A host that had too many names and labels.
+    #[error("this host has had so many names and labels that it keeps those that it has")]
+    TooManyVersions,
+    /// There is no such join token.
+    #[error("no join token has the id {0:?}: `vitals-server token list` shows all")]
+    NoToken(String),
+    /// As many join tokens are kept as may be.
+    #[error(
+        "{MAX_JOIN_TOKENS} join tokens are kept already: one that expired or was revoked is kept for 30 days"
+    )]
+    TooManyTokens,
+    /// No random bits for a secret.
+    #[error(transparent)]
+    Random(#[from] NoRandom),
     /// The server is going down.
     #[error("the state is closed")]
     Closed,
+}
+
+impl From<Denied> for StateError {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
 }
 
 impl From<rusqlite::Error> for StateError {
@@ -69,21 +116,52 @@ impl From<rusqlite::Error> for StateError {
     }
 }
 
-/// All hosts by id; each is replaced as a whole when it changes.
-type Hosts = RwLock<HashMap<HostId, Arc<Host>>>;
+/// Who holds which name: what each is called, and what it is to be called.
+type Names = HashMap<Box<str>, HostId>;
 
-/// A change that waits for its transaction.
-struct Change {
-    hello: Box<Hello>,
-    now_ms: i64,
-    newest_ms: Option<i64>,
-    done: oneshot::Sender<Result<Arc<Host>, StateError>>,
+/// All hosts; each is replaced as a whole when it changes.
+#[derive(Default)]
+struct Known {
+    hosts: HashMap<HostId, Arc<Host>>,
+    /// The host that stands behind another id that a client says.
+    aliases: HashMap<HostId, HostId>,
+}
+
+type Hosts = RwLock<Known>;
+
+impl Known {
+    fn known_as(&self, client: HostId) -> Option<Arc<Host>> {
+        self.hosts.get(self.aliases.get(&client).unwrap_or(&client)).cloned()
+    }
+
+    /// Takes in hosts as they are now, and their names.
+    fn put(&mut self, names: &mut Names, changed: impl IntoIterator<Item = Arc<Host>>) {
+        let changed: Vec<_> = changed.into_iter().collect();
+        // All that they held before is free before any is given: two may have swapped.
+        for before in changed.iter().filter_map(|host| self.hosts.get(&host.id)) {
+            for name in names_of(before) {
+                if names.get(name) == Some(&before.id) {
+                    names.remove(name);
+                }
+            }
+        }
+        for host in changed {
+            names.extend(names_of(&host).map(|name| (name.into(), host.id)));
+            self.hosts.insert(host.id, host);
+        }
+    }
+}
+
+fn names_of(host: &Host) -> impl Iterator<Item = &str> {
+    [host.name()].into_iter().chain(host.given_name.as_deref())
 }
 
 /// Work for the thread that writes.
 enum Job {
     /// What a host says of itself; many share a transaction.
     Told(Change),
+    /// Something that changes hosts or join tokens.
+    Act(Box<dyn FnOnce(&mut Writer) + Send>),
     /// Something else, in a transaction of its own.
     Work(Box<dyn FnOnce(&mut Db) + Send>),
 }
@@ -93,6 +171,7 @@ enum Job {
 pub struct State {
     hosts: Arc<Hosts>,
     accounts: Arc<Accounts>,
+    tokens: Arc<Tokens>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -102,47 +181,33 @@ impl State {
     pub fn open(path: &Path) -> Result<(Self, JoinHandle<()>), StateError> {
         let mut db = Db::open(path)?;
         let accounts = Arc::new(Accounts::open(path, &mut db)?);
-        let hosts: Hosts =
-            RwLock::new(db.hosts()?.into_iter().map(|host| (host.id, Arc::new(host))).collect());
-        let names = read(&hosts).values().map(|host| (host.name().into(), host.id)).collect();
-        let hosts = Arc::new(hosts);
+        let mut known = Known { aliases: db.aliases()?.into_iter().collect(), ..Known::default() };
+        let mut names = Names::new();
+        known.put(&mut names, db.hosts()?.into_iter().map(Arc::new));
+        let hosts = Arc::new(RwLock::new(known));
+        let tokens = Arc::new(Tokens::default());
+        join::keep(&tokens, db.join_tokens()?);
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let writer = Writer { db, hosts: hosts.clone(), names };
+        let writer = Writer { db, hosts: hosts.clone(), tokens: tokens.clone(), names };
         let thread = std::thread::Builder::new()
             .name("state".to_owned())
             .spawn(move || writer.run(queue))
             .map_err(|error| StateError::Disk(error.to_string()))?;
-        Ok((Self { hosts, accounts, jobs }, thread))
+        Ok((Self { hosts, accounts, tokens, jobs }, thread))
     }
 
-    /// The record of a host whose `Hello` says nothing new.
-    pub fn as_told(&self, hello: &Hello) -> Option<Arc<Host>> {
-        self.host(hello.host).filter(|host| host.is_as_told(hello))
-    }
-
-    /// Takes in what a host says of itself, and gives its record once that is on disk. `newest_ms` is the time of its
-    /// newest committed sample.
-    pub async fn admit(
+    /// Does something to hosts or join tokens on the thread that writes, after all that was asked for before.
+    async fn act<T: Send + 'static>(
         &self,
-        hello: Hello,
-        now_ms: i64,
-        newest_ms: Option<i64>,
-    ) -> Result<Arc<Host>, StateError> {
-        if let Some(host) = self.as_told(&hello) {
-            return Ok(host);
-        }
-        // A disk that takes no more must not keep out a host that is only told to have other facts.
-        let known = self.host(hello.host).filter(|host| host.is_called_the_same(&hello));
+        act: impl FnOnce(&mut Writer) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, StateError> {
         let (done, outcome) = oneshot::channel();
-        let change = Change { hello: Box::new(hello), now_ms, newest_ms, done };
-        self.jobs.send(Job::Told(change)).await.map_err(|_| StateError::Closed)?;
-        match (outcome.await.map_err(|_| StateError::Closed)?, known) {
-            (Err(StateError::Disk(error)), Some(known)) => {
-                warn!(host = known.name(), error, "what a host says of itself cannot be kept now");
-                Ok(known)
-            }
-            (outcome, _) => outcome,
-        }
+        let act = Box::new(move |writer: &mut Writer| {
+            // Whoever asked may be gone; what was done stands all the same.
+            let _ = done.send(act(writer));
+        });
+        self.jobs.send(Job::Act(act)).await.map_err(|_| StateError::Closed)?;
+        outcome.await.map_err(|_| StateError::Closed)?
     }
 
     /// Runs `work` on the thread that writes, after all that was asked for before, in a transaction of its own; it is on disk
@@ -176,7 +241,7 @@ impl State {
 
     /// A host by its id.
     pub fn host(&self, id: HostId) -> Option<Arc<Host>> {
-        read(&self.hosts).get(&id).cloned()
+        read(&self.hosts).hosts.get(&id).cloned()
     }
 
     /// A host by its id's text or its present name.
@@ -184,24 +249,29 @@ impl State {
         if let Some(host) = id_or_name.parse().ok().and_then(|id| self.host(id)) {
             return Some(host);
         }
-        read(&self.hosts).values().find(|host| host.name() == id_or_name).cloned()
+        read(&self.hosts).hosts.values().find(|host| host.name() == id_or_name).cloned()
     }
 
     /// All hosts, by name.
     pub fn hosts(&self) -> Vec<Arc<Host>> {
-        let mut hosts: Vec<_> = read(&self.hosts).values().cloned().collect();
+        let mut hosts: Vec<_> = read(&self.hosts).hosts.values().cloned().collect();
         hosts.sort_by(|a, b| a.name().cmp(b.name()));
         hosts
     }
 
+    /// How many hosts are known.
+    pub fn count(&self) -> usize {
+        read(&self.hosts).hosts.len()
+    }
+
     /// The tags with which a sample of this host and time is written.
     pub fn tags_at(&self, id: HostId, time_ms: i64) -> Option<Arc<HostTags>> {
-        read(&self.hosts).get(&id).map(|host| host.version_at(time_ms).tags.clone())
+        read(&self.hosts).hosts.get(&id).map(|host| host.version_at(time_ms).tags.clone())
     }
 }
 
-fn read(hosts: &Hosts) -> std::sync::RwLockReadGuard<'_, HashMap<HostId, Arc<Host>>> {
-    // Nobody panics while holding it, and a map that was being inserted into is still a map.
+fn read(hosts: &Hosts) -> std::sync::RwLockReadGuard<'_, Known> {
+    // Nobody panics while holding it, and maps that were being inserted into are still maps.
     hosts.read().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -209,8 +279,8 @@ fn read(hosts: &Hosts) -> std::sync::RwLockReadGuard<'_, HashMap<HostId, Arc<Hos
 struct Writer {
     db: Db,
     hosts: Arc<Hosts>,
-    /// Who holds which name now.
-    names: HashMap<Box<str>, HostId>,
+    tokens: Arc<Tokens>,
+    names: Names,
 }
 
 impl Writer {
@@ -221,61 +291,21 @@ impl Writer {
             for job in jobs.drain(..) {
                 match job {
                     Job::Told(change) => group.push(change),
+                    Job::Act(act) => {
+                        self.admit_all(std::mem::take(&mut group));
+                        act(&mut self);
+                    }
                     Job::Work(work) => {
-                        self.commit(std::mem::take(&mut group));
+                        self.admit_all(std::mem::take(&mut group));
                         work(&mut self.db);
                     }
                 }
             }
-            self.commit(group);
-        }
-    }
-
-    fn commit(&mut self, group: Vec<Change>) {
-        if group.is_empty() {
-            return;
-        }
-        let mut changed: HashMap<HostId, Arc<Host>> = HashMap::new();
-        // Names given within this group count too, as soon as they are given.
-        let mut given: HashMap<Box<str>, HostId> = HashMap::new();
-        let mut answers = Vec::with_capacity(group.len());
-        for change in group {
-            let id = change.hello.host;
-            let known = changed.get(&id).cloned().or_else(|| read(&self.hosts).get(&id).cloned());
-            if known.is_none() && read(&self.hosts).len() + changed.len() >= MAX_HOSTS {
-                let _ = change.done.send(Err(StateError::TooManyHosts));
-                continue;
-            }
-            let is_free =
-                |name: &str| given.get(name).or(self.names.get(name)).is_none_or(|holder| *holder == id);
-            let host = Host::told(known.as_deref(), &change.hello, change.now_ms, change.newest_ms, is_free);
-            let host = Arc::new(host);
-            given.insert(host.name().into(), id);
-            changed.insert(id, host.clone());
-            answers.push((change.done, host));
-        }
-        let outcome = self.db.write(changed.values().map(|host| &**host));
-        if outcome.is_ok() {
-            let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
-            for (id, host) in changed {
-                if let Some(before) = hosts.get(&id) {
-                    self.names.remove(before.name());
-                }
-                hosts.insert(id, host);
-            }
-            self.names.extend(
-                given
-                    .into_iter()
-                    .filter(|(name, id)| hosts.get(id).is_some_and(|host| *host.name() == **name)),
-            );
-        }
-        for (done, host) in answers {
-            // Whoever asked may be gone; the change stands all the same.
-            let _ = done.send(outcome.clone().map(|()| host));
+            self.admit_all(group);
         }
     }
 }
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -1,7 +1,10 @@
 use super::*;
 use vitals_wire::bounded::{List, Text};
 use vitals_wire::ids::{RunId, Secret};
-use vitals_wire::message::{Facts, Label};
+use vitals_wire::message::{Facts, Hello, Label};
+use vitals_wire::token::JoinToken;
+
+use super::audit::By;
 
 fn hello(id: u8, name: &str, labels: &[(&str, &str)]) -> Hello {
     let labels = labels.iter().map(|(key, value)| Label { key: Text::cut(key), value: Text::cut(value) });
@@ -21,6 +24,21 @@ fn hello(id: u8, name: &str, labels: &[(&str, &str)]) -> Hello {
     }
 }
 
+/// Lets in whoever shows its token.
+pub(crate) async fn admit(
+    state: &State,
+    hello: Hello,
+    now_ms: i64,
+    newest_ms: Option<i64>,
+) -> Result<Arc<Host>, StateError> {
+    // Of this test's time, not of this machine's.
+    let new = NewJoinToken { expires_ms: i64::MAX, max_uses: 1, labels: Labels::new(), replaces: None };
+    let (_, secret) = state.create_join_token(&By::local(), new).await?;
+    let token = JoinToken { secret, expires_ms: 0, pins: vec![], addresses: vec![] };
+    let hello = Hello { token: Some(token.said()), ..hello };
+    state.admit(hello, "192.0.2.1", now_ms, newest_ms).await.map(|admitted| admitted.host)
+}
+
 fn tags(state: &State, id: u8, time_ms: i64) -> Arc<HostTags> {
     state.tags_at(HostId([id; 16]), time_ms).unwrap()
 }
@@ -30,9 +48,9 @@ async fn a_host_is_remembered_across_restarts_with_all_its_versions() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let (state, thread) = State::open(&path).unwrap();
-    let first = state.admit(hello(1, "web", &[("env", "prod")]), 1_000, None).await.unwrap();
+    let first = admit(&state, hello(1, "web", &[("env", "prod")]), 1_000, None).await.unwrap();
     assert_eq!((first.name(), first.versions().len()), ("web", 1));
-    let second = state.admit(hello(1, "www", &[("env", "prod")]), 2_000, Some(2_500)).await.unwrap();
+    let second = admit(&state, hello(1, "www", &[("env", "prod")]), 2_000, Some(2_500)).await.unwrap();
     assert_eq!((second.name(), second.newest().from_ms), ("www", 2_501));
     drop(state);
     thread.join().unwrap();
@@ -51,13 +69,13 @@ async fn a_name_that_is_taken_is_never_inherited() {
     let dir = tempfile::tempdir().unwrap();
     let (state, _thread) = State::open(&dir.path().join("state.db")).unwrap();
     let admitted =
-        futures_util::future::join_all((1..=3).map(|id| state.admit(hello(id, "web", &[]), 0, None))).await;
+        futures_util::future::join_all((1..=3).map(|id| admit(&state, hello(id, "web", &[]), 0, None))).await;
     let mut names: Vec<String> = admitted.into_iter().map(|host| host.unwrap().name().to_owned()).collect();
     names.sort();
     assert_eq!(names, ["web", "web-2", "web-3"]);
     let long = "n".repeat(MAX);
-    state.admit(hello(4, &long, &[]), 0, None).await.unwrap();
-    let second = state.admit(hello(5, &long, &[]), 0, None).await.unwrap();
+    admit(&state, hello(4, &long, &[]), 0, None).await.unwrap();
+    let second = admit(&state, hello(5, &long, &[]), 0, None).await.unwrap();
     assert_eq!(second.name(), format!("{}-2", "n".repeat(MAX - 2)));
 }
 
@@ -67,10 +85,10 @@ const MAX: usize = vitals_wire::limits::MAX_HOST_NAME_BYTES;
 async fn the_same_hello_again_changes_nothing_and_new_labels_make_a_version() {
     let dir = tempfile::tempdir().unwrap();
     let (state, _thread) = State::open(&dir.path().join("state.db")).unwrap();
-    let first = state.admit(hello(1, "web", &[("b", "2"), ("a", "1")]), 1_000, None).await.unwrap();
-    let again = state.admit(hello(1, "web", &[("a", "1"), ("b", "2")]), 9_000, None).await.unwrap();
+    let first = admit(&state, hello(1, "web", &[("b", "2"), ("a", "1")]), 1_000, None).await.unwrap();
+    let again = admit(&state, hello(1, "web", &[("a", "1"), ("b", "2")]), 9_000, None).await.unwrap();
     assert!(Arc::ptr_eq(&first, &again));
-    let labelled = state.admit(hello(1, "web", &[("a", "3")]), 500, None).await.unwrap();
+    let labelled = admit(&state, hello(1, "web", &[("a", "3")]), 500, None).await.unwrap();
     assert_eq!(labelled.versions().len(), 2, "a clock that went back still makes a later span");
     assert_eq!(*tags(&state, 1, 500), HostTags::new("web", [("a", "3")]));
 }

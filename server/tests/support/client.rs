@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use super::server::token_for;
+
 /// Where cargo puts the client: beside the server. Building the workspace's tests builds both.
 pub fn client_binary() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_vitals-server")).with_file_name("vitals-client");
@@ -19,19 +21,26 @@ pub fn ask_client(args: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
+/// A client with these arguments, and a token of the server that it is told of.
+fn client(args: &[&str]) -> Command {
+    let mut client = Command::new(client_binary());
+    let server = args.iter().skip_while(|arg| **arg != "--server").nth(1);
+    if let Some(token) = server.and_then(|server| token_for(server.parse().ok()?)) {
+        client.env("VITALS_TOKEN", token);
+    }
+    // Plain TCP on both sides, until the server speaks TLS.
+    client.env("VITALS_INSECURE", "true");
+    client.args(args);
+    client
+}
+
 /// A running `vitals-client`. Dropping it ends the process, by its id.
 pub struct Client(Child);
 
 impl Client {
     /// Starts `vitals-client` with these arguments, over plain TCP.
     pub fn start(args: &[&str]) -> Self {
-        let child = Command::new(client_binary())
-            .args(args)
-            .arg("--insecure")
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn();
-        Self(child.unwrap())
+        Self(client(args).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap())
     }
 
     /// Starts `vitals-client run` for this machine, under this name.
@@ -46,13 +55,10 @@ impl Client {
     /// The same with its log in this file.
     pub fn run_logged(server: SocketAddr, dir: &Path, name: &str, more: &[&str], log: &Path) -> Self {
         let server = server.to_string();
-        let child = Command::new(client_binary())
-            .args(["run", "--server", &server, "--data-dir", dir.to_str().unwrap(), "--hostname", name])
-            .args(more)
-            .arg("--insecure")
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(log).unwrap())
-            .spawn();
+        let mut args =
+            vec!["run", "--server", &server, "--data-dir", dir.to_str().unwrap(), "--hostname", name];
+        args.extend(more);
+        let child = client(&args).stdout(Stdio::null()).stderr(std::fs::File::create(log).unwrap()).spawn();
         Self(child.unwrap())
     }
 

@@ -12,10 +12,15 @@ use vitals_wire::message::ClientCodec;
 use vitals_wire::message::{Ack, ClientMessage, Facts, Hello, Refused, Samples, ServerMessage, Welcome};
 use vitals_wire::sample::Sample;
 use vitals_wire::section::{Section, System};
+use vitals_wire::token::JoinToken;
+
+use super::server::token_for;
 
 /// A connection to a server.
 pub struct Peer {
     pub stream: TcpStream,
+    /// Where it may get a token, if it has none of its own.
+    server: Option<SocketAddr>,
     codec: ClientCodec,
     buffer: BytesMut,
 }
@@ -25,7 +30,12 @@ impl Peer {
     pub fn connect(server: SocketAddr) -> Self {
         let stream = TcpStream::connect(server).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self { stream, codec: ClientCodec::new(), buffer: BytesMut::new() }
+        Self { stream, server: Some(server), codec: ClientCodec::new(), buffer: BytesMut::new() }
+    }
+
+    /// The same for one that has no token but what its `Hello` says.
+    pub fn stranger(server: SocketAddr) -> Self {
+        Self { server: None, ..Self::connect(server) }
     }
 
     /// Connects and is welcome.
@@ -41,7 +51,11 @@ impl Peer {
     /// Sends a message.
     pub fn say(&mut self, message: impl Into<ClientMessage>) {
         let mut bytes = BytesMut::new();
-        self.codec.encode(message.into(), &mut bytes).unwrap();
+        let message = match (message.into(), self.server) {
+            (ClientMessage::Hello(hello), Some(server)) => joining(server, hello).into(),
+            (message, _) => message,
+        };
+        self.codec.encode(message, &mut bytes).unwrap();
         self.stream.write_all(&bytes).unwrap();
     }
 
@@ -91,6 +105,12 @@ impl Peer {
             other => panic!("not refused: {other:?}"),
         }
     }
+}
+
+/// With a token of the server at this address, where there is one and it has none.
+pub fn joining(server: SocketAddr, hello: Hello) -> Hello {
+    let made = || token_for(server).map(|text| text.parse::<JoinToken>().unwrap().said());
+    Hello { token: hello.token.clone().or_else(made), ..hello }
 }
 
 /// A plain introduction.

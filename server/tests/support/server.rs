@@ -1,13 +1,48 @@
 //! The real server as a process of its own, and a plain way to ask it.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// Where the files of the server at an address are, and a token that lets in whoever shows it.
+type Place = (PathBuf, Option<String>);
+
+/// All servers of this process, also those that do not run just now.
+static PLACES: Mutex<Option<HashMap<SocketAddr, Place>>> = Mutex::new(None);
+
+/// A join token of the server at this address, for as many hosts as a test may want: `None` where there never was one. It
+/// is made when it is asked for first.
+pub fn token_for(clients: SocketAddr) -> Option<String> {
+    let mut places = PLACES.lock().unwrap_or_else(|error| error.into_inner());
+    let (data_dir, token) = places.as_mut()?.get_mut(&clients)?;
+    if token.is_none() {
+        let address = clients.to_string();
+        let args = ["token", "create", "--uses", "100000", "--address", &address, "--json"];
+        let (code, out, error) = command(data_dir, &args);
+        assert_eq!(code, Some(0), "{error}");
+        let made: Value = serde_json::from_str(&out).unwrap();
+        *token = Some(made["token"].as_str().unwrap().to_owned());
+    }
+    token.clone()
+}
+
+/// Exit code, output and errors of a command of `vitals-server` on this data directory.
+pub fn command(data_dir: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_vitals-server"))
+        .args(args)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
 
 /// A running `vitals-server`. Dropping it ends the process, by its id.
 pub struct Server {
@@ -80,6 +115,11 @@ impl Server {
                 server.clients = field(&line, "clients").parse().unwrap();
                 server.http = field(&line, "http").parse().unwrap();
                 server.token = api_token(data_dir, &format!("test-{}", server.pid()), &["--access", "admin"]);
+                let mut places = PLACES.lock().unwrap_or_else(|error| error.into_inner());
+                let places = places.get_or_insert_default();
+                if places.get(&server.clients).is_none_or(|(dir, _)| dir != data_dir) {
+                    places.insert(server.clients, (data_dir.to_owned(), None));
+                }
                 return server;
             }
             if let Some(status) = server.child.try_wait().unwrap() {
@@ -180,10 +220,21 @@ pub fn api_token(data_dir: &Path, name: &str, args: &[&str]) -> Option<String> {
 
 /// Status and body of a GET with an API token.
 pub fn get(address: SocketAddr, path: &str, token: Option<&str>) -> (u16, String) {
-    let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    send(address, "GET", path, "", token)
+}
+
+/// Status and body of a request with an API token, and with a body of JSON where it is not empty.
+pub fn send(address: SocketAddr, method: &str, path: &str, json: &str, token: Option<&str>) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n{bearer}Connection: close\r\n\r\n").unwrap();
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    if let Some(token) = token {
+        head += &format!("Authorization: Bearer {token}\r\n");
+    }
+    if !json.is_empty() {
+        head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
+    }
+    write!(stream, "{head}\r\n{json}").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let answer = String::from_utf8(answer).unwrap();

@@ -195,3 +195,17 @@ pub(crate) mod vectors {
         files.into_iter().flatten().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Message;
+
+    /// Monitor-only by construction: ARCHITECTURE.md says why each of these lets a server run, read or write nothing on a
+    /// client. Whoever adds one changes this list, and that paragraph.
+    #[test]
+    fn a_server_can_say_these_things_and_nothing_else() {
+        let names: Vec<&str> = ServerMessage::KINDS.iter().map(|(_, name)| *name).collect();
+        assert_eq!(names, ["Welcome", "Ack", "SetInterval", "Refused", "Pins"]);
+    }
+}
