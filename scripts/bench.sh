@@ -179,9 +179,10 @@ free_port() {
 # make_tokens: what hosts join with at LISTEN, and what this script asks with. The server of $SCRATCH/server runs, or will.
 make_tokens() {
   export VITALS_TOKEN_FILE=$SCRATCH/join-token
-  "$SERVER" token create --data-dir "$SCRATCH/server" --uses 1000000 --address "$LISTEN" >"$VITALS_TOKEN_FILE" 2>>"$LOG_DIR/server.log" &&
-    "$SERVER" api-token create --data-dir "$SCRATCH/server" --name bench --access read >"$STATE_DIR/read-token" 2>>"$LOG_DIR/server.log" ||
-    program_failed server
+  "$SERVER" token create --data-dir "$SCRATCH/server" --uses 1000000 --address "$LISTEN" \
+    >"$VITALS_TOKEN_FILE" 2>>"$LOG_DIR/server.log" || program_failed server
+  "$SERVER" api-token create --data-dir "$SCRATCH/server" --name bench --access read \
+    >"$STATE_DIR/read-token" 2>>"$LOG_DIR/server.log" || program_failed server
 }
 
 # start_server [ENVIRONMENT...]: sets LISTEN and API.
