@@ -6,15 +6,17 @@
 #   size     size of the client's binary
 #   start    from the client's start to its first acknowledged sample
 #   client   CPU and memory of a client that samples this machine every 5 s, without walks over processes
-#   server   CPU, memory and time to acknowledge of a server that 10,000 hosts send to every 5 s, with its store and an
-#            InfluxDB that answers 204 to everything
+#   server   CPU, memory and time to acknowledge of a server that 10,000 hosts send to every 5 s over TLS, with its store and
+#            an InfluxDB that answers 204 to everything
+#   plain    the same over plain TCP
+#   storm    10,000 hosts connect at once, beside 200 that are connected
 #   lines    a sample to line protocol
 #   restart  a server that starts with 1 GB of journal that neither history nor InfluxDB has read: until it shows a host
 #            live, and how fast a real InfluxDB gets what waits
 #   away     a server that is back after an hour, with 1,000 hosts that each bring an hour of samples: until it shows all
 #            of them live, until it has all, and how late live samples are meanwhile
 #
-# Without PART all of them, in about 15 minutes and the time of a release build. Environment: BENCH_CLIENT_SECONDS (120),
+# Without PART all of them, in about 20 minutes and the time of a release build. Environment: BENCH_CLIENT_SECONDS (120),
 # BENCH_HOSTS (10000), BENCH_WARM_SECONDS (30), BENCH_SECONDS (60), BENCH_STARTS (5), BENCH_JOURNAL_MIB (1000),
 # BENCH_AWAY_HOSTS (1000), BENCH_AWAY (1h).
 # BENCH_SERVER_BIN, BENCH_CLIENT_BIN, BENCH_ANSWER_BIN and BENCH_FILL_BIN take other programs and build nothing.
@@ -22,7 +24,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-PARTS=(size start client server lines restart away)
+PARTS=(size start client server plain storm lines restart away)
 PROFILE=release
 BUILD=yes
 ROWS=()
@@ -71,7 +73,7 @@ main() {
 
 clean_up() {
   local name
-  for name in simulate client server answer; do
+  for name in simulate steady client server answer; do
     end "$name" 10 2>/dev/null || true
   done
   rm -rf "$SCRATCH"
@@ -132,7 +134,7 @@ thread_ns() { cut -d ' ' -f 1 "$1/schedstat"; }
 written() { awk '/^write_bytes:/ { print $2 }' "$1/io"; }
 
 # metric NAME: of the server that runs, summed over labels.
-metric() { curl -fsS "$API/metrics" | awk -v name="$1" '{ n = $1; sub(/\{.*/, "", n) } n == name { sum += $2 } END { printf "%d\n", sum }'; }
+metric() { fetch "$API/metrics" | awk -v name="$1" '{ n = $1; sub(/\{.*/, "", n) } n == name { sum += $2 } END { printf "%d\n", sum }'; }
 
 # rss_kb PID: memory that is resident, in KiB.
 rss_kb() { awk '/^Rss:/ { print $2 }' "/proc/$1/smaps_rollup"; }
@@ -174,12 +176,22 @@ free_port() {
   echo "$port"
 }
 
+# make_tokens: what hosts join with at LISTEN, and what this script asks with. The server of $SCRATCH/server runs, or will.
+make_tokens() {
+  export VITALS_TOKEN_FILE=$SCRATCH/join-token
+  "$SERVER" token create --data-dir "$SCRATCH/server" --uses 1000000 --address "$LISTEN" \
+    >"$VITALS_TOKEN_FILE" 2>>"$LOG_DIR/server.log" || program_failed server
+  "$SERVER" api-token create --data-dir "$SCRATCH/server" --name bench --access read \
+    >"$STATE_DIR/read-token" 2>>"$LOG_DIR/server.log" || program_failed server
+}
+
 # start_server [ENVIRONMENT...]: sets LISTEN and API.
 start_server() {
   LISTEN=127.0.0.1:$(free_port)
   HTTP_LISTEN=127.0.0.1:$(free_port)
   API=http://$HTTP_LISTEN
   rm -rf "$SCRATCH/server"
+  make_tokens
   launch server env "$@" VITALS_DATA_DIR="$SCRATCH/server" VITALS_LISTEN="$LISTEN" VITALS_HTTP_LISTEN="$HTTP_LISTEN" "$SERVER" run
   wait_for 30 is_good "$API/readyz" || program_failed server
 }
@@ -262,14 +274,21 @@ END
   after=$(cpu_ns "$pid")
   disk=$(($(written "/proc/$pid") - disk))
   row "$name: CPU a sample, $((seconds / INTERVAL)) samples at $INTERVAL s" \
-    "$(calc "($after - $before) / 1e6 / ($seconds / $INTERVAL)")" ms 0.5
-  row "$name: RSS" "$(calc "$(rss_kb "$pid") / 1024")" MiB 4
+    "$(calc "($after - $before) / 1e6 / ($seconds / $INTERVAL)")" ms 0.6
+  row "$name: RSS" "$(calc "$(rss_kb "$pid") / 1024")" MiB 5
   row "$name: written to disk while connected" "$disk" B 0
   end client 10
   end server 20
 }
 
-bench_server() {
+bench_server() { loaded_server server; }
+
+bench_plain() { loaded_server plain VITALS_INSECURE=true; }
+
+# loaded_server NAME [ENVIRONMENT...]: of server and clients both.
+loaded_server() {
+  local name=$1
+  shift
   local hosts=${BENCH_HOSTS:-10000} warm=${BENCH_WARM_SECONDS:-30} seconds=${BENCH_SECONDS:-60}
   local server simulate address idle loaded busy sim_busy took limit journal journal_ns journal_bytes
   limit=$(ulimit -n)
@@ -278,6 +297,7 @@ bench_server() {
     hosts=$((limit - 1000))
   fi
   # It ends with its input, which is this pipe.
+  rm -f "$SCRATCH/answer-input"
   mkfifo "$SCRATCH/answer-input"
   "$ANSWER" <"$SCRATCH/answer-input" >"$LOG_DIR/answer.log" 2>&1 &
   remember answer $!
@@ -285,10 +305,10 @@ bench_server() {
   wait_for 10 grep -q '^listening on' "$LOG_DIR/answer.log" || program_failed answer
   address=$(sed -n 's/^listening on //p' "$LOG_DIR/answer.log")
 
-  start_server VITALS_INFLUX_URL="http://$address" VITALS_INFLUX_ORG=bench VITALS_INFLUX_BUCKET=bench VITALS_INFLUX_TOKEN=bench
+  start_server "$@" VITALS_INFLUX_URL="http://$address" VITALS_INFLUX_ORG=bench VITALS_INFLUX_BUCKET=bench VITALS_INFLUX_TOKEN=bench
   server=$(pid_of server) || program_failed server
   idle=$(rss_kb "$server")
-  "$CLIENT" simulate --hosts "$hosts" --interval "${INTERVAL}s" --seconds $((warm + seconds + INTERVAL)) --server "$LISTEN" --json \
+  env "$@" "$CLIENT" simulate --hosts "$hosts" --interval "${INTERVAL}s" --seconds $((warm + seconds + INTERVAL)) --server "$LISTEN" --json \
     >"$SCRATCH/simulate.json" 2>"$LOG_DIR/simulate.log" 8>&- &
   simulate=$!
   remember simulate "$simulate"
@@ -314,18 +334,56 @@ bench_server() {
   end server 30
   wait_for 5 stopped answer || true
 
-  row "server: hosts that $INTERVAL s apart sent" "$(jq .welcomed "$SCRATCH/simulate.json")" hosts
-  row 'server: samples taken a second, mean with the start' "$(jq '.taken / .seconds | round' "$SCRATCH/simulate.json")" /s
-  row 'server: CPU of one core' "$(calc "$busy * 100 / $took" %.1f)" % '' 20
-  row 'server: the journal alone, CPU of one core' "$(calc "$journal_ns / 1e4 / $took" %.1f)" % 5
-  row 'server: the journal alone, written to disk' "$(calc "$journal_bytes / 1e3 / $took")" MB/s 1.2
-  row 'server: RSS' "$(calc "$loaded / 1024" %.0f)" MiB
-  row 'server: RSS a host' "$(calc "($loaded - $idle) * 1.024 / $hosts" %.1f)" kB '' 40
-  row 'server: sample to acknowledgement, p50' "$(jq '.ack_p50_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms
-  row 'server: sample to acknowledgement, p99' "$(jq '.ack_p99_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms 150
-  row 'server: samples dropped or still waiting at the end' "$(jq '([.dropped[]] | add // 0) + .waiting' "$SCRATCH/simulate.json")" ''
-  row 'server: bytes written to the InfluxDB that answers 204' "$(sed -n 's/.*body_bytes=\([0-9]*\).*/\1/p' "$LOG_DIR/answer.log" | awk '{ printf "%.1f", $1 / 1e6 }')" MB
+  row "$name: hosts that $INTERVAL s apart sent" "$(jq .welcomed "$SCRATCH/simulate.json")" hosts
+  row "$name: samples taken a second, mean with the start" "$(jq '.taken / .seconds | round' "$SCRATCH/simulate.json")" /s
+  row "$name: CPU of one core" "$(calc "$busy * 100 / $took" %.1f)" % '' 20
+  row "$name: the journal alone, CPU of one core" "$(calc "$journal_ns / 1e4 / $took" %.1f)" % 5
+  row "$name: the journal alone, written to disk" "$(calc "$journal_bytes / 1e3 / $took")" MB/s 1.2
+  row "$name: RSS" "$(calc "$loaded / 1024" %.0f)" MiB
+  row "$name: RSS a host" "$(calc "($loaded - $idle) * 1.024 / $hosts" %.1f)" kB '' 40
+  row "$name: sample to acknowledgement, p50" "$(jq '.ack_p50_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms
+  row "$name: sample to acknowledgement, p99" "$(jq '.ack_p99_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms 150
+  row "$name: samples dropped or still waiting at the end" "$(jq '([.dropped[]] | add // 0) + .waiting' "$SCRATCH/simulate.json")" ''
+  row "$name: bytes written to the InfluxDB that answers 204" "$(sed -n 's/.*body_bytes=\([0-9]*\).*/\1/p' "$LOG_DIR/answer.log" | awk '{ printf "%.1f", $1 / 1e6 }')" MB
   row '  (the simulation itself: CPU of one core)' "$(calc "$sim_busy * 100 / $took" %.1f)" %
+}
+
+# All hosts of the simulation have been let in.
+all_welcome() { [ "$(live_hosts 2>/dev/null || echo 0)" -ge "$1" ]; }
+
+bench_storm() {
+  local hosts=${BENCH_HOSTS:-10000} limit began simulate steady downs
+  limit=$(ulimit -n)
+  if [ "$limit" != unlimited ] && [ "$limit" -lt $((hosts + 1000)) ]; then hosts=$((limit - 1000)); fi
+  start_server
+  "$CLIENT" simulate --hosts 200 --seed 2 --name-prefix steady- --interval 1s --seconds 120 --server "$LISTEN" --json \
+    >"$SCRATCH/steady.json" 2>"$LOG_DIR/steady.log" &
+  steady=$!
+  remember steady "$steady"
+  wait_for 60 all_welcome 200 || program_failed server
+  began=$(($(date +%s%N) / 1000000))
+  "$CLIENT" simulate --hosts "$hosts" --interval "${INTERVAL}s" --connects-per-second "$hosts" --seconds 110 --server "$LISTEN" --json \
+    >"$SCRATCH/simulate.json" 2>"$LOG_DIR/simulate.log" &
+  simulate=$!
+  remember simulate "$simulate"
+  wait_for 100 all_welcome $((hosts + 200)) || program_failed server
+  row "storm: $hosts hosts join at once: until all are live" "$(calc "$(since "$began") / 1000" %.1f)" s 60
+  # Now all of them know their secrets, and come back at once.
+  end simulate 30
+  began=$(($(date +%s%N) / 1000000))
+  "$CLIENT" simulate --hosts "$hosts" --interval "${INTERVAL}s" --connects-per-second "$hosts" --seconds 40 --server "$LISTEN" --json \
+    >"$SCRATCH/simulate.json" 2>"$LOG_DIR/simulate.log" &
+  simulate=$!
+  remember simulate "$simulate"
+  wait_for 60 all_welcome $((hosts + 200)) || program_failed server
+  row "storm: the same come back at once: until all are live" "$(calc "$(since "$began") / 1000" %.1f)" s 60
+  wait "$simulate" || true
+  wait "$steady" || true
+  downs=$(grep -c 'message="host down"' "$LOG_DIR/server.log" || true)
+  row 'storm: hosts shown as down meanwhile' "$downs" '' 0
+  row 'storm: those that were connected: sample to acknowledgement, p99' "$(jq '.ack_p99_ms * 10 | round / 10' "$SCRATCH/steady.json")" ms
+  row 'storm: samples dropped or still waiting at the end' "$(jq -s '[.[] | ([.dropped[]] | add // 0) + .waiting] | add' "$SCRATCH/simulate.json" "$SCRATCH/steady.json")" ''
+  end server 30
 }
 
 bench_lines() {
@@ -350,7 +408,7 @@ bench_lines() {
     { last = $0 }' "$out")
 }
 
-live_hosts() { curl -fsS "$API/api/v1/hosts" | jq '[.hosts[]? | select(.state == "up")] | length'; }
+live_hosts() { fetch "$API/api/v1/hosts" | jq '[.hosts[]? | select(.state == "up")] | length'; }
 
 # some_live N: at least so many hosts are up.
 some_live() { [ "$(live_hosts 2>/dev/null || echo 0)" -ge "$1" ]; }
@@ -372,6 +430,7 @@ bench_restart() {
   curl -fsS -o /dev/null "$url/api/v2/setup" --data \
     '{"username":"bench","password":"bench-bench","org":"bench","bucket":"bench","token":"bench-token"}'
   LISTEN=127.0.0.1:$(free_port)
+  make_tokens
   # Tries each half second at least, as all do.
   launch client env VITALS_DATA_DIR="$SCRATCH/client" VITALS_INTERVAL=1s "$CLIENT" run --server "$LISTEN"
   HTTP_LISTEN=127.0.0.1:$(free_port)

@@ -230,8 +230,31 @@ holder_of() {
   ss -Hltnp "sport = :${1##*:}" 2>/dev/null | sed -n 's/.*users:(("\([^"]*\)",pid=\([0-9]*\).*/ (\1, process \2)/p' | head -n 1
 }
 
+# http_at ADDRESS: the URL of a server that listens there: HTTP on loopback, HTTPS elsewhere.
+http_at() {
+  local at
+  at=$(connectable "$1")
+  case $1 in
+    127.* | '[::1]:'* | localhost:*) echo "http://$at" ;;
+    *) echo "https://$at" ;;
+  esac
+}
+
+# asking ARGUMENT...: curl, with the API token of start.sh where there is one, which no list of processes shows, and with
+# the certificate that its server made for itself.
+asking() {
+  local more=()
+  [ ! -r "$STATE_DIR/data/server/tls/page.crt" ] || more+=(--cacert "$STATE_DIR/data/server/tls/page.crt")
+  if [ -r "$STATE_DIR/read-token" ]; then
+    curl --silent --noproxy '*' --max-time 5 ${more[@]+"${more[@]}"} --header @- "$@" \
+      <<<"Authorization: Bearer $(cat "$STATE_DIR/read-token")"
+  else
+    curl --silent --noproxy '*' --max-time 5 ${more[@]+"${more[@]}"} "$@"
+  fi
+}
+
 # fetch URL: the body of a good answer; fails on any other.
-fetch() { curl --silent --fail --noproxy '*' --max-time 5 "$1"; }
+fetch() { asking --fail "$1"; }
 is_good() { fetch "$1" >/dev/null 2>&1; }
 
 # Where start.sh made the server listen: sets LISTEN and HTTP_LISTEN.

@@ -6,7 +6,8 @@
 #   --no-build       take what was built before
 #   --profile NAME   Cargo's profile; ci builds faster, release (the default) runs faster
 #
-# Everything is kept in .vitals/: data, logs, process ids. A second call says that it runs already.
+# Everything is kept in .vitals/: data, logs, process ids, read-token (an API token for you), admin-password (of the first
+# administrator, until it is changed). A second call says that it runs already.
 # Environment: VITALS_LISTEN (127.0.0.1:7400), VITALS_HTTP_LISTEN (127.0.0.1:7480), VITALS_STATE_DIR (.vitals), and all
 # that the programs read themselves, such as VITALS_INFLUX_URL, _ORG, _BUCKET, _TOKEN, or VITALS_INTERVAL.
 # VITALS_SERVER_BIN and VITALS_CLIENT_BIN take other programs and build nothing; they are there for tests.
@@ -60,6 +61,7 @@ main() {
   since=$(now_ms)
   trap undo EXIT
   runs server || start_server
+  make_read_token
   runs client || start_client
   await_sample "$since"
   trap - EXIT
@@ -112,18 +114,37 @@ start_server() {
   printf '%s\n' "$LISTEN" "$HTTP_LISTEN" >"$RUN_DIR/addresses"
   wait_for 30 ready_or_dead || {
     last_lines server
-    die "the server does not answer on http://$HTTP_LISTEN/readyz within 30 s"
+    die "the server does not answer on $(http_at "$HTTP_LISTEN")/readyz within 30 s"
   }
   check_lives server
 }
 
 # The port may be another program's that was faster, so an answer counts only while ours lives.
-ready_or_dead() { stopped server || is_good "http://$(connectable "$HTTP_LISTEN")/readyz"; }
+ready_or_dead() { stopped server || is_good "$(http_at "$HTTP_LISTEN")/readyz"; }
 
+# What the server keeps: the commands ask the one that runs.
+ask_server() { "$SERVER" "$@" --data-dir "$STATE_DIR/data/server"; }
+
+# An API token for whoever uses these scripts; kept as long as the server takes it.
+make_read_token() {
+  local api token=$STATE_DIR/read-token
+  api=$(http_at "$HTTP_LISTEN")
+  if [ -s "$token" ] && is_good "$api/api/v1/hosts"; then return; fi
+  ask_server api-token create --name start.sh --access read >"$token.new" 2>>"$LOG_DIR/server.log" ||
+    die 'the server makes no API token' "Its log: $LOG_DIR/server.log"
+  mv "$token.new" "$token"
+  ln -sfn data/server/admin-password "$STATE_DIR/admin-password"
+}
+
+# A host that has joined needs no token any more.
 start_client() {
+  local at token=$STATE_DIR/join-token
+  at=$(connectable "$LISTEN")
   say 'Starting the client.'
   turn_log client
-  launch client env VITALS_DATA_DIR="$STATE_DIR/data/client" "$CLIENT" run --server "$(connectable "$LISTEN")"
+  ask_server token create --address "$at" >"$token" 2>>"$LOG_DIR/server.log" ||
+    die 'the server makes no join token' "Its log: $LOG_DIR/server.log"
+  launch client env VITALS_DATA_DIR="$STATE_DIR/data/client" VITALS_TOKEN_FILE="$token" "$CLIENT" run --server "$at"
   STARTED+=(client)
 }
 
@@ -139,7 +160,7 @@ await_sample() {
 }
 
 sample_or_dead() {
-  stopped server || stopped client || read_back "http://$(connectable "$HTTP_LISTEN")" "$1"
+  stopped server || stopped client || read_back "$(http_at "$HTTP_LISTEN")" "$1"
 }
 
 check_lives() {
@@ -161,19 +182,21 @@ undo() {
 
 where_to_look() {
   local api id name
-  api=http://$(connectable "$HTTP_LISTEN")
+  api=$(http_at "$HTTP_LISTEN")
   id=$(host_id || echo ID)
   name=$(host_name "$api" 2>/dev/null || uname -n)
   cat <<END
 
   this host   $name
-  all hosts   curl -s '$api/api/v1/hosts'
-  latest      curl -s '$api/api/v1/hosts/$id/latest'
-  its CPU     curl -s '$api/api/v1/hosts/$id/series?field=cpu.usage_active'
+  ask with    TOKEN=\$(cat $STATE_DIR/read-token)
+  all hosts   curl -s -H "Authorization: Bearer \$TOKEN" '$api/api/v1/hosts'
+  latest      curl -s -H "Authorization: Bearer \$TOKEN" '$api/api/v1/hosts/$id/latest'
+  its CPU     curl -s -H "Authorization: Bearer \$TOKEN" '$api/api/v1/hosts/$id/series?field=cpu.usage_active'
   state       scripts/status.sh
   logs        scripts/logs.sh
   stop        scripts/stop.sh
 END
+  [ ! -e "$STATE_DIR/admin-password" ] || say "  first login admin, with the password in $STATE_DIR/admin-password"
 }
 
 main "$@"

@@ -23,7 +23,7 @@ main() {
   if [ $RUNNING -eq 0 ] && [ $WRONG -eq 0 ]; then
     exit 3
   fi
-  ! runs server || server_says "http://$(connectable "$HTTP_LISTEN")"
+  ! runs server || server_says "$(http_at "$HTTP_LISTEN")"
   line state "$STATE_DIR ($(du -sh "$STATE_DIR" 2>/dev/null | cut -f1))"
   exit $WRONG
 }
@@ -57,7 +57,7 @@ server_says() {
     line health "NOT WELL: $1/healthz gives no good answer"
   elif ! is_good "$1/readyz"; then
     WRONG=1
-    line health "NOT READY: $(curl --silent --noproxy '*' --max-time 5 "$1/readyz" | head -c 300)"
+    line health "NOT READY: $(asking "$1/readyz" | head -c 300)"
   else
     line health 'well'
   fi

@@ -1,5 +1,8 @@
 //! People, logins and API tokens: the real server process on loopback, its files and its commands.
 
+// clippy.toml allows these in test functions; helpers of tests are no different.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod support;
 
 use std::io::{Read, Write};

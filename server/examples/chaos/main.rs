@@ -147,6 +147,7 @@ async fn run(
         started.map_err(|why| anyhow::anyhow!("{program} does not start: {why}"))
     };
     up("the server", running.server.start().await)?;
+    town.make_token()?;
     up("the simulation", running.simulate.start().await)?;
     for client in &mut running.clients {
         up("a client", client.start().await)?;

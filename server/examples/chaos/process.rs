@@ -155,6 +155,18 @@ fn read_from(path: &Path, offset: u64) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// Makes a token with which any number of hosts join the running server of this directory at `address`.
+pub fn join_token(server: &Path, data: &Path, address: &str) -> anyhow::Result<String> {
+    let made = Command::new(server)
+        .args(["token", "create", "--uses", "100000", "--address", address])
+        .arg("--data-dir")
+        .arg(data)
+        .output()?;
+    let said = String::from_utf8_lossy(&made.stderr);
+    anyhow::ensure!(made.status.success(), "no join token: {said}");
+    Ok(String::from_utf8(made.stdout)?)
+}
+
 /// A port of the loopback that nobody listens on now, below those that the system gives to outgoing connections: while
 /// its process is down, one of these could else take it.
 pub fn free_port() -> u16 {

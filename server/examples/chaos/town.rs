@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::blows::Program;
 use super::disk::SmallDisk;
 use super::influxd::{BUCKET, Influxd, ORG};
-use super::process::{Process, Spec, free_port};
+use super::process::{Process, Spec, free_port, join_token};
 use super::proxy::Proxy;
 
 /// Before the numbers in the names of simulated hosts.
@@ -57,6 +57,8 @@ impl Town {
         for part in ["logs", "record"] {
             std::fs::create_dir_all(dir.join(part))?;
         }
+        // The judge reads figures without a login.
+        std::fs::write(dir.join("server.toml"), "[http]\nopen_metrics = true\n")?;
         let server_disk = SmallDisk::new(dir.join("server-disk"), SERVER_DISK)?;
         let clients_disk = SmallDisk::new(dir.join("clients-disk"), CLIENTS_DISK)?;
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
@@ -79,11 +81,23 @@ impl Town {
             name: name.to_owned(),
             program: program.to_owned(),
             arguments,
-            environment: Vec::new(),
+            environment: vec![("VITALS_TOKEN_FILE".to_owned(), text(&self.token_file()))],
             log: self.log(name),
             output: self.dir.join("logs").join(format!("{name}.out")),
             ready: "",
         }
+    }
+
+    /// What all hosts join with.
+    fn token_file(&self) -> PathBuf {
+        self.dir.join("join-token")
+    }
+
+    /// Makes the token that all hosts join with, through the proxy. The server runs.
+    pub fn make_token(&self) -> anyhow::Result<()> {
+        let token =
+            join_token(&self.wish.server, &self.server_data(), &self.proxies[0].address.to_string())?;
+        Ok(std::fs::write(self.token_file(), token)?)
     }
 
     /// Where the server keeps everything.
@@ -100,6 +114,7 @@ impl Town {
         let mut spec = self.spec("server", &self.wish.server, Box::new(arguments));
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         spec.environment = vec![
+            set("VITALS_CONFIG", &text(&self.dir.join("server.toml"))),
             set("VITALS_INFLUX_URL", &format!("http://{}", self.proxies[1].address)),
             set("VITALS_INFLUX_ORG", ORG),
             set("VITALS_INFLUX_BUCKET", BUCKET),

@@ -22,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use figures::{Figures, Unit, Watched};
 use influxd::{BUCKET, Influxd, ORG};
-use process::{Process, Spec, free_port};
+use process::{Process, Spec, free_port, join_token};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -74,11 +74,16 @@ fn program(dir: &Path, name: &str, program: &Path, arguments: Vec<String>) -> Pr
         name: name.to_owned(),
         program: program.to_owned(),
         arguments: Box::new(move |_| arguments.clone()),
-        environment: Vec::new(),
+        environment: vec![("VITALS_TOKEN_FILE".to_owned(), token_file(dir).display().to_string())],
         log: dir.join(format!("{name}.log")),
         output: dir.join(format!("{name}.out")),
         ready: "",
     })
+}
+
+/// What all hosts join with.
+fn token_file(dir: &Path) -> PathBuf {
+    dir.join("join-token")
 }
 
 /// Server, simulation and a real client, in the order in which they are started.
@@ -124,6 +129,12 @@ async fn soak(flags: Flags, dir: &Path) -> anyhow::Result<()> {
     for ((process, waiting), name) in programs.iter_mut().zip(["server", "simulate", "client"]) {
         process.start(START).await.map_err(|why| anyhow!("{name} does not start: {why}"))?;
         let pid = process.pid().ok_or_else(|| anyhow!("{name} has no id"))?;
+        if name == "server" {
+            // Its address is the first of the arguments after --listen; the token has to name one.
+            let address = (process.spec.arguments)(1).into_iter().skip_while(|word| word != "--listen").nth(1);
+            let token = join_token(&flags.server, &dir.join("server"), &address.unwrap_or_default())?;
+            std::fs::write(token_file(dir), token)?;
+        }
         watched.push(Watched { name, pid, waiting: waiting.clone() });
     }
     eprintln!("{} hosts for {:.0} s in {}", flags.hosts, length.as_secs_f64(), dir.display());
