@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Command::CheckConfig(overrides) => Config::load(&overrides).map_err(Into::into).map(|config| {
             print!("{}", config.to_toml());
         }),
-        Command::Hosts(hosts) => Config::load(&hosts.overrides)
+        Command::Hosts(hosts) => Config::load(&hosts.files.into())
             .map_err(Into::into)
             .and_then(|config| hosts_command::run(&config, hosts.json)),
         Command::Host(args) => commands::host::run(args),
@@ -29,17 +29,19 @@ fn main() -> ExitCode {
         Command::User(args) => commands::user::run(args),
         Command::ApiToken(args) => commands::api_token::run(args),
         Command::Cert(args) => commands::cert::run(args),
-        Command::Targets(targets) => Config::load(&targets.overrides)
+        Command::Targets(targets) => Config::load(&targets.files.into())
             .map_err(Into::into)
             .and_then(|config| targets_command::targets(&config, targets.json)),
-        Command::Quarantine(asked) => Config::load(&asked.overrides)
+        Command::Quarantine(asked) => Config::load(&asked.files.clone().into())
             .map_err(Into::into)
             .and_then(|config| targets_command::quarantine(&config, asked.target, asked.limit, asked.json)),
-        Command::Backfill(asked) => Config::load(&asked.overrides).map_err(Into::into).and_then(|config| {
-            let to_ms = asked.to.unwrap_or_else(clock::now_ms);
-            let Backfill { from: from_ms, target, host, .. } = asked;
-            backfill::run(&config, Wanted { from_ms, to_ms, target, host })
-        }),
+        Command::Backfill(asked) => {
+            Config::load(&asked.files.clone().into()).map_err(Into::into).and_then(|config| {
+                let to_ms = asked.to.unwrap_or_else(clock::now_ms);
+                let Backfill { from: from_ms, target, host, .. } = asked;
+                backfill::run(&config, Wanted { from_ms, to_ms, target, host })
+            })
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

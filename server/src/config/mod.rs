@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Accounts, HostLimits, Network};
 pub use influx::{FIRST_TARGET, Influx, InfluxTarget, is_target_name};
-pub use overrides::Overrides;
+pub use overrides::{Files, Overrides};
 pub use parts::{Clients, DataDir, Http, HttpTls, Journal, Log, LogFormat, LogLevel, ShutdownTimeout, Store};
 pub use values::{Masked, Time};
 use values::{duration_within, within};
