@@ -6,13 +6,14 @@
 #
 #   --profile NAME   Cargo's profile; dev is the default, because cargo test has built most of it
 #   --no-build       take what was built before
-#   --examples N     random requests for each operation at most (25)
+#   --examples N     random requests for each operation at most (15)
 #   --seed N         of what is random (14)
 #   --install        only install schemathesis and what checks the document, with pip below ~/.cache/vitals
 #                    (VITALS_CACHE_DIR), where all clones find them
 #
 # An answer with a 5xx, a status, content type or header that the document does not name, a body other than it says, a
-# wrong request that is taken, a login that is not asked for, or a 405 without its Allow fails.
+# wrong request that is taken, a login that is not asked for, or a 405 without its Allow fails. That a right request is
+# taken is not asked for: which password is among the first that anybody tries, no document can say.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -23,7 +24,7 @@ VALIDATOR=0.9.0
 MOST=120
 PROFILE=dev
 BUILD=yes
-EXAMPLES=25
+EXAMPLES=15
 SEED=14
 
 main() {
@@ -157,12 +158,13 @@ tried() {
   local name=$1 code=0 count
   shift
   cat >"$SCRATCH/$name.toml" <<'END'
-headers = { Authorization = "Bearer ${API_TOKEN}" }
+[auth.openapi.bearer]
+bearer = "${API_TOKEN}"
 END
   mkdir -p "$SCRATCH/$name"
   (cd "$SCRATCH/$name" && NO_PROXY='*' timeout "$MOST" "$TOOLS/bin/schemathesis" --config-file "$SCRATCH/$name.toml" \
     run "$SCRATCH/openapi.json" --url "$API" --seed "$SEED" --max-examples "$EXAMPLES" --generation-database none \
-    --checks all --exclude-checks positive_data_acceptance --continue-on-failure --warnings off --no-color \
+    --checks all --exclude-checks positive_data_acceptance --warnings off --continue-on-failure --no-color \
     "$@") >"$SCRATCH/$name.out" 2>&1 || code=$?
   if [ $code -ne 0 ]; then
     cat "$SCRATCH/$name.out"

@@ -58,10 +58,10 @@ pub struct JoinTokenInfo {
 #[serde(deny_unknown_fields, default)]
 pub struct NewJoinToken {
     /// Hosts that it may let in; 1 where nothing is said.
-    #[schema(example = 50)]
+    #[schema(example = 50, minimum = 1, maximum = 1_000_000)]
     uses: Option<u32>,
     /// Seconds for which it holds; a day where nothing is said.
-    #[schema(example = 86400)]
+    #[schema(example = 86400, minimum = 1, maximum = 315_360_000)]
     expires_seconds: Option<u64>,
     /// Labels of the hosts that it lets in.
     #[schema(example = json!({ "env": "prod" }))]

@@ -114,6 +114,7 @@ pub struct QuarantineQuery {
     /// Which InfluxDB. Default: all.
     target: Option<String>,
     /// How many lines, at most 1,000. Default: 100.
+    #[param(maximum = 1_000)]
     limit: Option<usize>,
     /// How many of the newest are left out, to go on after an answer. Default: none.
     skip: Option<usize>,

@@ -87,7 +87,12 @@ pub struct TokenInfo {
 pub struct NewApiToken {
     /// What it is for, and what the audit log will call it: 1 to 64 letters, digits and `. _ - @` of ASCII, beginning with a
     /// letter or digit.
-    #[schema(example = "grafana")]
+    #[schema(
+        example = "grafana",
+        min_length = 1,
+        max_length = 64,
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._@-]*$"
+    )]
     name: String,
     /// What it lets one do.
     access: AccessName,

@@ -90,7 +90,7 @@ pub struct LoginInfo {
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// What that one will be called: 1 to 64 letters, digits and `. _ - @` of ASCII, beginning with a letter or digit.
-    #[schema(example = "ann")]
+    #[schema(example = "ann", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
     name: String,
     /// At least 12 characters, any text, such as a phrase of some words.
     #[schema(value_type = String, format = Password, min_length = 12, max_length = 1024)]
