@@ -115,7 +115,7 @@ start_server() {
   local line
   "$SERVER" run --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --data-dir "$SCRATCH/data" 2>"$SCRATCH/server.log" &
   PIDS+=($!)
-  wait_for 30 grep -q 'vitals-server runs' "$SCRATCH/server.log" || die 'the server does not start'
+  wait_for 30 grep -qs 'vitals-server runs' "$SCRATCH/server.log" || die 'the server does not start'
   line=$(grep 'vitals-server runs' "$SCRATCH/server.log")
   CLIENTS=$(sed -n 's/.* clients="\{0,1\}\([^ "]*\).*/\1/p' <<<"$line")
   API=http://$(sed -n 's/.* http="\{0,1\}\([^ "]*\).*/\1/p' <<<"$line")

@@ -1,5 +1,6 @@
 //! axum's extractors, with a [`Problem`] where they refuse: every error of the API is one.
 
+use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -50,13 +51,23 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// Why a body is refused, in words for who sent it: axum's speak of target types.
+fn refusal(no: &JsonRejection) -> String {
+    let cause = |error: &dyn Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    match no {
+        JsonRejection::JsonDataError(error) => format!("the body is not what is asked for: {}", cause(error)),
+        JsonRejection::JsonSyntaxError(error) => format!("the body is no JSON: {}", cause(error)),
+        no => no.body_text(),
+    }
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let json = axum::Json::from_request(request, state).await;
         json.map(|axum::Json(Object(value))| Self(value))
-            .map_err(|no: JsonRejection| Problem::new(no.status(), no.body_text()))
+            .map_err(|no: JsonRejection| Problem::new(no.status(), refusal(&no)))
     }
 }
 
@@ -142,8 +153,8 @@ mod tests {
             ("GET", "/path/999", None, "", 400, "999"),
             ("GET", "/path/%FF", None, "", 400, "UTF-8"),
             ("POST", "/json", json, "{\"limit\":7}", 200, "7"),
-            ("POST", "/json", json, "{\"limit\":", 400, "EOF"),
-            ("POST", "/json", json, "{\"limit\":\"a\"}", 422, "limit"),
+            ("POST", "/json", json, "{\"limit\":", 400, "no JSON: EOF"),
+            ("POST", "/json", json, "{\"limit\":\"a\"}", 422, "asked for: limit: invalid type"),
             ("POST", "/json", json, "[7]", 422, "an object"),
             ("POST", "/json", json, "{\"limit\":7,\"more\":1}", 422, "more"),
             ("POST", "/json", None, "{\"limit\":7}", 415, "application/json"),
