@@ -129,7 +129,7 @@ nothing_runs_before() {
 
 without_a_home_they_work_too() {
   local script
-  for script in start status logs stop influxd test bench fuzz; do
+  for script in start status logs stop influxd test bench fuzz api; do
     run 0 env -u HOME -u XDG_CACHE_HOME -u VITALS_CACHE_DIR "$HERE/$script.sh" --help
   done
   run 3 env -u HOME -u XDG_CACHE_HOME "$HERE/status.sh"

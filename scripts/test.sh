@@ -14,6 +14,7 @@
 #   test         cargo test
 #   fuzz         fuzzes the decoder for FUZZ_SECONDS (60) each target
 #   scripts      start, status, logs and stop with real programs
+#   api          a running server against its OpenAPI document, with schemathesis
 #   chaos        kills, cuts and fills up everything for CHAOS_MINUTES (3), with CHAOS_SEED (14): see chaos.sh
 #
 # Without STEP all of them run, in this order. Logs are kept in target/test-logs.
@@ -21,7 +22,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-STEPS=(tools influxd fmt clippy doc deny sh house test fuzz scripts chaos)
+STEPS=(tools influxd fmt clippy doc deny sh house test fuzz scripts api chaos)
 TABLE=()
 CARGO_DENY=0.20.2
 CARGO_FUZZ=0.13.2
@@ -107,7 +108,7 @@ told() {
     deny) grep -E '^advisories' "$2" || true ;;
     house) tail -n 1 "$2" ;;
     fuzz) awk '/^stat::number_of_executed_units/ { n += $2; t++ } END { printf "%d inputs tried on %d targets\n", n, t }' "$2" ;;
-    scripts) tail -n 1 "$2" ;;
+    scripts | api) tail -n 1 "$2" ;;
     chaos) chaos_totals "$2" ;;
   esac
 }
@@ -149,6 +150,7 @@ step_tools() {
   done
   cargo_tool cargo-deny "$CARGO_DENY"
   cargo_tool cargo-fuzz "$CARGO_FUZZ"
+  scripts/api.sh --install
   say 'All tools are there.'
 }
 
@@ -204,6 +206,8 @@ step_test() {
 step_fuzz() { scripts/fuzz.sh; }
 
 step_scripts() { scripts/test-scripts.sh; }
+
+step_api() { scripts/api.sh --profile "${API_PROFILE:-dev}"; }
 
 # With what the tests have built: another profile costs more minutes than it saves.
 step_chaos() { scripts/chaos.sh --minutes "${CHAOS_MINUTES:-3}" --seed "${CHAOS_SEED:-14}" --profile "${CHAOS_PROFILE:-dev}"; }

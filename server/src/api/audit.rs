@@ -77,7 +77,7 @@ impl From<Entry> for AuditEntry {
 
 /// The audit log: logins, failures, and changes of users, tokens and hosts, by whom, from where. Newest first.
 #[utoipa::path(
-    get, path = "/api/v1/audit", tag = "audit",
+    get, path = "/api/v1/audit", operation_id = "list_audit", tag = "audit",
     params(AuditQuery),
     responses(
         (status = 200, description = "Entries, newest first.", body = AuditLog),

@@ -1,6 +1,26 @@
 //! What the OpenAPI document says of every operation alike, put in at one place.
 
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::http::header;
+use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
+
+use super::caller::Reader;
+
+/// The document as it is served.
+#[derive(Debug, Clone)]
+pub struct Text(pub Arc<str>);
+
+/// This document: the whole API as OpenAPI 3.1.
+#[utoipa::path(
+    get, path = "/api/openapi.json", operation_id = "get_document", tag = "document",
+    responses((status = 200, description = "An OpenAPI document.", body = Object, content_type = "application/json"))
+)]
+pub async fn openapi(_caller: Reader, Extension(Text(text)): Extension<Text>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], text.to_string())
+}
 
 /// What any request may get before its handler is asked, or instead of it.
 const ANY: [(&str, &str); 4] = [

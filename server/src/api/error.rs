@@ -39,7 +39,7 @@ impl Problem {
         Self { kind: "about:blank", title, status: status.as_u16(), detail: detail.into(), retry_after: None }
     }
 
-    /// The request asks for something that cannot be.
+    /// The request cannot be read: no JSON, or a path or query of the wrong form.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
@@ -116,7 +116,7 @@ impl From<AccountError> for Problem {
             E::PersonExists(_) | E::LastAdmin(_) | E::TokenExists(_) | E::TooMany(_) => Self::conflict(text),
             E::NoSuchPerson(_) | E::NoSuchToken(_) => Self::not_found(text),
             E::Name(_) | E::ScopedAdmin | E::Scope(_) | E::TokenName(_) | E::Expired | E::Password(_) => {
-                Self::bad_request(text)
+                Self::unprocessable(text)
             }
             E::Hash(_) => Self::unavailable(text).after(Duration::from_secs(2)),
             E::NoRandom(_) | E::State(_) => Self::unavailable(text),

@@ -1,15 +1,20 @@
 //! axum's extractors, with a [`Problem`] where they refuse: every error of the API is one.
 
+use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::Problem;
 
-/// A body of JSON, both ways. Refuses with 400 (no JSON), 413 (too long), 415 (not said to be JSON) and 422 (JSON, but not
+/// A body of JSON, both ways; what comes in must be an object. Refuses with 400 (no JSON), 413 (too long), 415 (not said to be JSON) and 422 (JSON, but not
 /// what is wanted).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Json<T>(pub T);
@@ -22,13 +27,47 @@ pub struct Query<T>(pub T);
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Path<T>(pub T);
 
+/// What stands between braces. A derived structure would take a list too, its values in the order of the fields: what that is
+/// changes with the code, and no document says it.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// Why a body is refused, in words for who sent it: axum's speak of target types.
+fn refusal(no: &JsonRejection) -> String {
+    let cause = |error: &dyn Error| error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    match no {
+        JsonRejection::JsonDataError(error) => format!("the body is not what is asked for: {}", cause(error)),
+        JsonRejection::JsonSyntaxError(error) => format!("the body is no JSON: {}", cause(error)),
+        no => no.body_text(),
+    }
+}
+
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let json = axum::Json::from_request(request, state).await;
-        json.map(|axum::Json(value)| Self(value))
-            .map_err(|no: JsonRejection| Problem::new(no.status(), no.body_text()))
+        json.map(|axum::Json(Object(value))| Self(value))
+            .map_err(|no: JsonRejection| Problem::new(no.status(), refusal(&no)))
     }
 }
 
@@ -114,8 +153,10 @@ mod tests {
             ("GET", "/path/999", None, "", 400, "999"),
             ("GET", "/path/%FF", None, "", 400, "UTF-8"),
             ("POST", "/json", json, "{\"limit\":7}", 200, "7"),
-            ("POST", "/json", json, "{\"limit\":", 400, "EOF"),
-            ("POST", "/json", json, "{\"limit\":\"a\"}", 422, "limit"),
+            ("POST", "/json", json, "{\"limit\":", 400, "no JSON: EOF"),
+            ("POST", "/json", json, "{\"limit\":\"a\"}", 422, "asked for: limit: invalid type"),
+            ("POST", "/json", json, "[7]", 422, "an object"),
+            ("POST", "/json", json, "{\"limit\":7,\"more\":1}", 422, "more"),
             ("POST", "/json", None, "{\"limit\":7}", 415, "application/json"),
             ("POST", "/json", Some("text/plain"), "{\"limit\":7}", 415, "application/json"),
             ("POST", "/json", json, "{\"limit\":                          7}", 413, "length limit"),

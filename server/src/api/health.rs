@@ -7,14 +7,14 @@ use axum::response::{IntoResponse, Response};
 use super::Shared;
 
 /// Whether the process lives.
-#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses((status = 200, description = "It lives.", body = String, content_type = "text/plain")))]
+#[utoipa::path(get, path = "/healthz", operation_id = "get_health", tag = "health", security(()), responses((status = 200, description = "It lives.", body = String, content_type = "text/plain")))]
 pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
 /// Whether the server can keep what it is sent.
 #[utoipa::path(
-    get, path = "/readyz", tag = "health", security(()),
+    get, path = "/readyz", operation_id = "get_readiness", tag = "health", security(()),
     responses(
         (status = 200, description = "It can.", body = String, content_type = "text/plain"),
         (status = 503, description = "It cannot now; the text says why. Clients keep their samples until it can.", body = String, content_type = "text/plain"),

@@ -157,7 +157,7 @@ pub struct LatestPoint {
 
 /// All hosts known, by name.
 #[utoipa::path(
-    get, path = "/api/v1/hosts", tag = "hosts",
+    get, path = "/api/v1/hosts", operation_id = "list_hosts", tag = "hosts",
     responses(
         (status = 200, description = "All hosts that the caller may see.", body = HostList),
         (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
@@ -183,7 +183,7 @@ pub fn all_at_rest(state: &crate::state::State) -> HostList {
 
 /// One host.
 #[utoipa::path(
-    get, path = "/api/v1/hosts/{host}", tag = "hosts",
+    get, path = "/api/v1/hosts/{host}", operation_id = "get_host", tag = "hosts",
     params(("host" = String, Path, description = "Its id or its present name.")),
     responses(
         (status = 200, description = "The host.", body = HostInfo),
@@ -204,7 +204,7 @@ pub async fn one(
 
 /// A host's newest reading.
 #[utoipa::path(
-    get, path = "/api/v1/hosts/{host}/latest", tag = "hosts",
+    get, path = "/api/v1/hosts/{host}/latest", operation_id = "get_latest", tag = "hosts",
     params(("host" = String, Path, description = "Its id or its present name.")),
     responses(
         (status = 200, description = "Its newest reading.", body = Latest),
@@ -304,11 +304,11 @@ pub struct Removed {
 
 /// Renames or labels a host.
 #[utoipa::path(
-    patch, path = "/api/v1/hosts/{host}", tag = "hosts",
+    patch, path = "/api/v1/hosts/{host}", operation_id = "change_host", tag = "hosts",
     params(("host" = String, Path, description = "Its id or its present name.")),
     request_body = HostPatch,
     responses(
-        (status = 200, body = HostInfo),
+        (status = 200, description = "Changed.", body = HostInfo),
         (status = 400, description = "No JSON.", body = Problem),
         (status = 401, description = "Nobody is logged in.", body = Problem),
         (status = 403, description = "Too few rights, or a label of the caller's own scope.", body = Problem),
@@ -341,10 +341,10 @@ pub async fn change(
 /// Forgets a host: its name is free again, and its client is not enrolled any more. History and InfluxDB keep what they
 /// have.
 #[utoipa::path(
-    delete, path = "/api/v1/hosts/{host}", tag = "hosts",
+    delete, path = "/api/v1/hosts/{host}", operation_id = "remove_host", tag = "hosts",
     params(("host" = String, Path, description = "Its id or its present name.")),
     responses(
-        (status = 200, body = Removed),
+        (status = 200, description = "Forgotten; what stays.", body = Removed),
         (status = 401, description = "Nobody is logged in.", body = Problem),
         (status = 403, description = "Too few rights.", body = Problem),
         (status = 404, description = "No such host.", body = Problem),
@@ -365,10 +365,10 @@ pub async fn remove(
 /// Asks a host for a new secret. One that is connected connects again for it; the present secret holds until the new one
 /// was used.
 #[utoipa::path(
-    post, path = "/api/v1/hosts/{host}/rotate", tag = "hosts",
+    post, path = "/api/v1/hosts/{host}/rotate", operation_id = "rotate_host", tag = "hosts",
     params(("host" = String, Path, description = "Its id or its present name.")),
     responses(
-        (status = 200, body = HostInfo),
+        (status = 200, description = "It is asked.", body = HostInfo),
         (status = 401, description = "Nobody is logged in.", body = Problem),
         (status = 403, description = "Too few rights.", body = Problem),
         (status = 404, description = "No such host.", body = Problem),
@@ -388,10 +388,10 @@ pub async fn rotate(
 /// Shuts a host out: its connection ends at once, and its secret lets nobody in any more. A join token that replaces it lets
 /// it in again.
 #[utoipa::path(
-    post, path = "/api/v1/hosts/{host}/revoke", tag = "hosts",
+    post, path = "/api/v1/hosts/{host}/revoke", operation_id = "revoke_host", tag = "hosts",
     params(("host" = String, Path, description = "Its id or its present name.")),
     responses(
-        (status = 200, body = HostInfo),
+        (status = 200, description = "It is shut out.", body = HostInfo),
         (status = 401, description = "Nobody is logged in.", body = Problem),
         (status = 403, description = "Too few rights.", body = Problem),
         (status = 404, description = "No such host.", body = Problem),

@@ -1,6 +1,7 @@
 //! Join tokens: how hosts are let in.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
@@ -57,10 +58,10 @@ pub struct JoinTokenInfo {
 #[serde(deny_unknown_fields, default)]
 pub struct NewJoinToken {
     /// Hosts that it may let in; 1 where nothing is said.
-    #[schema(example = 50)]
+    #[schema(example = 50, minimum = 1, maximum = 1_000_000)]
     uses: Option<u32>,
     /// Seconds for which it holds; a day where nothing is said.
-    #[schema(example = 86400)]
+    #[schema(example = 86400, minimum = 1, maximum = 315_360_000)]
     expires_seconds: Option<u64>,
     /// Labels of the hosts that it lets in.
     #[schema(example = json!({ "env": "prod" }))]
@@ -91,9 +92,9 @@ pub struct MadeJoinToken {
 
 /// All join tokens, without their secrets; of a caller with a scope, those whose hosts it will see.
 #[utoipa::path(
-    get, path = "/api/v1/join-tokens", tag = "hosts",
+    get, path = "/api/v1/join-tokens", operation_id = "list_join_tokens", tag = "hosts",
     responses(
-        (status = 200, body = JoinTokenList),
+        (status = 200, description = "Those that the caller may see.", body = JoinTokenList),
         (status = 401, description = "Nobody is logged in.", body = Problem),
         (status = 403, description = "Too few rights.", body = Problem),
     )
@@ -107,10 +108,10 @@ pub async fn list(caller: Caller, State(shared): State<Shared>) -> Result<Json<J
 
 /// Makes a join token: one text that holds all a client needs. It is shown this once.
 #[utoipa::path(
-    post, path = "/api/v1/join-tokens", tag = "hosts",
+    post, path = "/api/v1/join-tokens", operation_id = "create_join_token", tag = "hosts",
     request_body = NewJoinToken,
     responses(
-        (status = 201, body = MadeJoinToken),
+        (status = 201, description = "Made.", body = MadeJoinToken),
         (status = 400, description = "No JSON.", body = Problem),
         (status = 401, description = "Nobody is logged in.", body = Problem),
         (status = 403, description = "Too few rights, or labels outside the caller's scope.", body = Problem),
@@ -154,15 +155,35 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(made)))
 }
 
-/// Revokes a join token: it lets nobody in any more. Hosts that joined with it stay.
+/// One join token, without its secret.
 #[utoipa::path(
-    delete, path = "/api/v1/join-tokens/{id}", tag = "hosts",
+    get, path = "/api/v1/join-tokens/{id}", operation_id = "get_join_token", tag = "hosts",
     params(("id" = String, Path, description = "Its id, as the list shows it.")),
     responses(
-        (status = 200, body = JoinTokenInfo),
+        (status = 200, description = "The join token.", body = JoinTokenInfo),
         (status = 401, description = "Nobody is logged in.", body = Problem),
         (status = 403, description = "Too few rights.", body = Problem),
-        (status = 404, description = "No such join token.", body = Problem),
+        (status = 404, description = "No such join token, or none that the caller may see.", body = Problem),
+    )
+)]
+pub async fn one(
+    caller: Caller,
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<JoinTokenInfo>, Problem> {
+    let token = find(&caller, &shared, &id)?;
+    Ok(Json(info(&shared, &token)))
+}
+
+/// Revokes a join token: it lets nobody in any more. Hosts that joined with it stay.
+#[utoipa::path(
+    delete, path = "/api/v1/join-tokens/{id}", operation_id = "revoke_join_token", tag = "hosts",
+    params(("id" = String, Path, description = "Its id, as the list shows it.")),
+    responses(
+        (status = 200, description = "Revoked, also where it was before.", body = JoinTokenInfo),
+        (status = 401, description = "Nobody is logged in.", body = Problem),
+        (status = 403, description = "Too few rights.", body = Problem),
+        (status = 404, description = "No such join token, or none that the caller may see.", body = Problem),
         (status = 503, description = "It cannot be written now.", body = Problem),
     )
 )]
@@ -171,13 +192,17 @@ pub async fn revoke(
     State(shared): State<Shared>,
     Path(id): Path<String>,
 ) -> Result<Json<JoinTokenInfo>, Problem> {
+    let token = find(&caller, &shared, &id)?;
+    let token = shared.state.revoke_join_token(&caller.by, &token.id).await?;
+    Ok(Json(info(&shared, &token)))
+}
+
+/// A join token that the caller may manage: one of hosts outside its scope is not there.
+fn find(caller: &Caller, shared: &Shared, id: &str) -> Result<Arc<JoinRecord>, Problem> {
     caller.may(Access::Write)?;
     let tokens = shared.state.join_tokens();
-    if !tokens.iter().any(|token| token.id == id && is_seen(&caller, token)) {
-        return Err(Problem::not_found(format!("no join token has the id {id:?}")));
-    }
-    let token = shared.state.revoke_join_token(&caller.by, &id).await?;
-    Ok(Json(info(&shared, &token)))
+    let found = tokens.into_iter().find(|token| token.id == id && is_seen(caller, token));
+    found.ok_or_else(|| Problem::not_found(format!("no join token has the id {id:?}")))
 }
 
 /// Whether the hosts that it lets in are in the caller's scope.

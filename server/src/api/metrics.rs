@@ -15,7 +15,7 @@ use crate::process;
 
 /// The server's own figures in Prometheus' text format.
 #[utoipa::path(
-    get, path = "/metrics", tag = "health",
+    get, path = "/metrics", operation_id = "get_metrics", tag = "health",
     responses(
         (status = 200, description = "Figures.", body = String, content_type = "text/plain"),
         (status = 401, description = "Nobody is logged in; with the server's option `http.open_metrics` nobody need be.", body = Problem, content_type = "application/problem+json"),

@@ -29,11 +29,10 @@ mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::middleware;
-use axum::routing::get;
+use axum::{Extension, Router};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -91,6 +90,7 @@ pub struct Shared {
         (name = "users", description = "People, for administrators."),
         (name = "tokens", description = "API tokens, for administrators."),
         (name = "audit", description = "Who changed what, for administrators."),
+        (name = "document", description = "This description."),
     ),
     modifiers(&Ways),
     security(("cookie" = []), ("bearer" = []))
@@ -122,7 +122,7 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(hosts::rotate))
         .routes(routes!(hosts::revoke))
         .routes(routes!(join_tokens::list, join_tokens::create))
-        .routes(routes!(join_tokens::revoke))
+        .routes(routes!(join_tokens::one, join_tokens::revoke))
         .routes(routes!(hosts::latest))
         .routes(routes!(series::series))
         .routes(routes!(targets::list))
@@ -133,11 +133,12 @@ fn routes() -> OpenApiRouter<Shared> {
         .routes(routes!(users::list, users::add))
         .routes(routes!(users::one, users::change, users::remove))
         .routes(routes!(tokens::list, tokens::create))
-        .routes(routes!(tokens::revoke))
+        .routes(routes!(tokens::one, tokens::revoke))
         .routes(routes!(audit::list))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
+        .routes(routes!(document::openapi))
 }
 
 /// The same with their state, and with their description to be asked for.
@@ -150,12 +151,8 @@ fn router(shared: Shared) -> Router {
             |document| document::complete(document).to_string(),
         )
         .into();
-    let openapi = move || {
-        let json = [(header::CONTENT_TYPE, "application/json")];
-        std::future::ready((json, document.to_string()))
-    };
     router
-        .route("/api/openapi.json", get(openapi))
+        .layer(Extension(document::Text(document)))
         .method_not_allowed_fallback(|method: Method| async move {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not for this path; see Allow"))
         })

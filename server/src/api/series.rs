@@ -80,7 +80,7 @@ pub enum Number {
 
 /// History of a field of one host, raw.
 #[utoipa::path(
-    get, path = "/api/v1/hosts/{host}/series", tag = "history",
+    get, path = "/api/v1/hosts/{host}/series", operation_id = "get_series", tag = "history",
     params(("host" = String, Path, description = "Its id or its present name."), SeriesQuery),
     responses(
         (status = 200, description = "What was found.", body = SeriesAnswer),

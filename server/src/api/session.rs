@@ -98,7 +98,7 @@ impl Me {
 
 /// Log in: sets the cookie of a login, `__Host-vitals` over TLS, `vitals-session` on loopback.
 #[utoipa::path(
-    post, path = "/api/v1/session", tag = "session", security(()),
+    post, path = "/api/v1/session", operation_id = "log_in", tag = "session", security(()),
     request_body = Credentials,
     responses(
         (status = 200, description = "Logged in; who that is.", body = Me, headers(("Set-Cookie" = String, description = "The login: HttpOnly, SameSite=Lax, Secure over TLS."))),
@@ -181,7 +181,7 @@ async fn logged_in(
 
 /// Log out: ends this login, or all of the user's.
 #[utoipa::path(
-    delete, path = "/api/v1/session", tag = "session",
+    delete, path = "/api/v1/session", operation_id = "log_out", tag = "session",
     params(LogOutQuery),
     responses(
         (status = 204, description = "Logged out."),
@@ -208,7 +208,7 @@ pub async fn log_out(
 
 /// Who calls, and what that one may do.
 #[utoipa::path(
-    get, path = "/api/v1/me", tag = "session",
+    get, path = "/api/v1/me", operation_id = "get_me", tag = "session",
     responses(
         (status = 200, description = "Who calls.", body = Me),
         (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
@@ -220,16 +220,16 @@ pub async fn me(caller: Caller) -> Json<Me> {
 
 /// Change one's own password: ends all of one's logins, and gives a new one.
 #[utoipa::path(
-    put, path = "/api/v1/me/password", tag = "session",
+    put, path = "/api/v1/me/password", operation_id = "change_password", tag = "session",
     request_body = PasswordChange,
     responses(
         (status = 200, description = "Changed; who that is.", body = Me, headers(("Set-Cookie" = String, description = "The new login."))),
-        (status = 400, description = "No JSON, or a password that cannot be: too short, too long, too obvious, or the present one.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "No JSON.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The present password is another; or an API token, or another site's page.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too long.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Not said to be JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "JSON, but no passwords.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "JSON, but no passwords; or a new one that cannot be: too short, too long, too obvious, or the present one.", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many wrong passwords from this address: `Retry-After` says how long to wait.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The server cannot do it now.", body = Problem, content_type = "application/problem+json"),
     )
@@ -242,9 +242,9 @@ pub async fn change_password(
     Json(said): Json<PasswordChange>,
 ) -> Result<Response, Problem> {
     let (person, _) = caller.person()?;
-    said.new.check(&person.name).map_err(|error| Problem::bad_request(error.to_string()))?;
+    said.new.check(&person.name).map_err(|error| Problem::unprocessable(error.to_string()))?;
     if said.new == said.current {
-        return Err(Problem::bad_request("the new password is the present one: take another"));
+        return Err(Problem::unprocessable("the new password is the present one: take another"));
     }
     let trying = shared.auth.begin(&origin, &person.name)?;
     if proven(&shared, &origin, trying, &person.name, said.current).await?.is_none() {

@@ -114,6 +114,7 @@ pub struct QuarantineQuery {
     /// Which InfluxDB. Default: all.
     target: Option<String>,
     /// How many lines, at most 1,000. Default: 100.
+    #[param(maximum = 1_000)]
     limit: Option<usize>,
     /// How many of the newest are left out, to go on after an answer. Default: none.
     skip: Option<usize>,
@@ -121,7 +122,7 @@ pub struct QuarantineQuery {
 
 /// All InfluxDBs that are written to, and how each is.
 #[utoipa::path(
-    get, path = "/api/v1/targets", tag = "influx",
+    get, path = "/api/v1/targets", operation_id = "list_targets", tag = "influx",
     responses(
         (status = 200, description = "All of them.", body = TargetList),
         (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
@@ -137,7 +138,7 @@ pub async fn list(State(shared): State<Shared>, Reader(caller): Reader) -> Resul
 
 /// Lines that InfluxDB refused, with its own words, newest first.
 #[utoipa::path(
-    get, path = "/api/v1/quarantine", tag = "influx",
+    get, path = "/api/v1/quarantine", operation_id = "list_quarantine", tag = "influx",
     params(QuarantineQuery),
     responses(
         (status = 200, description = "Lines, newest first.", body = QuarantineList),

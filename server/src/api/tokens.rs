@@ -87,7 +87,12 @@ pub struct TokenInfo {
 pub struct NewApiToken {
     /// What it is for, and what the audit log will call it: 1 to 64 letters, digits and `. _ - @` of ASCII, beginning with a
     /// letter or digit.
-    #[schema(example = "grafana")]
+    #[schema(
+        example = "grafana",
+        min_length = 1,
+        max_length = 64,
+        pattern = "^[A-Za-z0-9][A-Za-z0-9._@-]*$"
+    )]
     name: String,
     /// What it lets one do.
     access: AccessName,
@@ -128,7 +133,7 @@ impl TokenInfo {
 
 /// All API tokens, those that have expired too.
 #[utoipa::path(
-    get, path = "/api/v1/tokens", tag = "tokens",
+    get, path = "/api/v1/tokens", operation_id = "list_api_tokens", tag = "tokens",
     responses(
         (status = 200, description = "All tokens.", body = TokenList),
         (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
@@ -142,17 +147,17 @@ pub async fn list(State(shared): State<Shared>, _caller: Administrator) -> Json<
 
 /// Make an API token. Its text is shown this once.
 #[utoipa::path(
-    post, path = "/api/v1/tokens", tag = "tokens",
+    post, path = "/api/v1/tokens", operation_id = "create_api_token", tag = "tokens",
     request_body = NewApiToken,
     responses(
         (status = 201, description = "Made.", body = CreatedToken),
-        (status = 400, description = "No JSON; or a name, scope or expiry that cannot be.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "No JSON.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not an administrator.", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The name is taken, or there are as many tokens as there may be.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too long.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Not said to be JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "JSON, but no token.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "JSON, but no token; or a name, scope or expiry that cannot be.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The server cannot do it now.", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -166,7 +171,7 @@ pub async fn create(
         Some("never") => None,
         Some(time) => {
             let time = time::parse(time);
-            Some(time.map_err(|error| Problem::bad_request(format!("expires: {error}, or as \"never\"")))?)
+            Some(time.map_err(|error| Problem::unprocessable(format!("expires: {error}, or as \"never\"")))?)
         }
     };
     let (name, access, scope) = (new.name, new.access.into(), Scope(new.scope));
@@ -175,9 +180,29 @@ pub async fn create(
     Ok((StatusCode::CREATED, Json(CreatedToken { secret, token: TokenInfo::new(&token) })))
 }
 
+/// One API token, without its text.
+#[utoipa::path(
+    get, path = "/api/v1/tokens/{id}", operation_id = "get_api_token", tag = "tokens",
+    params(("id" = String, Path, description = "The token's id or name.")),
+    responses(
+        (status = 200, description = "The token.", body = TokenInfo),
+        (status = 400, description = "A path that cannot be read.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Not an administrator.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such token.", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn one(
+    State(shared): State<Shared>,
+    _caller: Administrator,
+    Path(id): Path<String>,
+) -> Result<Json<TokenInfo>, Problem> {
+    Ok(Json(TokenInfo::new(&*shared.state.api_token_called(&id)?)))
+}
+
 /// Revoke an API token: nothing that it was shown for goes on.
 #[utoipa::path(
-    delete, path = "/api/v1/tokens/{id}", tag = "tokens",
+    delete, path = "/api/v1/tokens/{id}", operation_id = "revoke_api_token", tag = "tokens",
     params(("id" = String, Path, description = "The token's id or name.")),
     responses(
         (status = 204, description = "Revoked."),

@@ -90,7 +90,7 @@ pub struct LoginInfo {
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// What that one will be called: 1 to 64 letters, digits and `. _ - @` of ASCII, beginning with a letter or digit.
-    #[schema(example = "ann")]
+    #[schema(example = "ann", min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
     name: String,
     /// At least 12 characters, any text, such as a phrase of some words.
     #[schema(value_type = String, format = Password, min_length = 12, max_length = 1024)]
@@ -143,7 +143,7 @@ fn info(shared: &Shared, person: &Person) -> UserInfo {
 
 /// All users.
 #[utoipa::path(
-    get, path = "/api/v1/users", tag = "users",
+    get, path = "/api/v1/users", operation_id = "list_users", tag = "users",
     responses(
         (status = 200, description = "All users.", body = UserList),
         (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
@@ -156,17 +156,17 @@ pub async fn list(State(shared): State<Shared>, _caller: Administrator) -> Json<
 
 /// Add a user.
 #[utoipa::path(
-    post, path = "/api/v1/users", tag = "users",
+    post, path = "/api/v1/users", operation_id = "add_user", tag = "users",
     request_body = NewUser,
     responses(
         (status = 201, description = "Added.", body = UserInfo),
-        (status = 400, description = "No JSON; or a name, password or scope that cannot be.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "No JSON.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not an administrator.", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The name is taken, or there are as many users as there may be.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too long.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Not said to be JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "JSON, but no user.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "JSON, but no user; or a name, password or scope that cannot be.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The server cannot do it now.", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -188,7 +188,7 @@ pub async fn add(
 
 /// One user.
 #[utoipa::path(
-    get, path = "/api/v1/users/{name}", tag = "users",
+    get, path = "/api/v1/users/{name}", operation_id = "get_user", tag = "users",
     params(("name" = String, Path, description = "The user's name.")),
     responses(
         (status = 200, description = "The user.", body = UserInfo),
@@ -210,19 +210,19 @@ pub async fn one(
 
 /// Change a user's role, scope or password. Ends that one's logins.
 #[utoipa::path(
-    patch, path = "/api/v1/users/{name}", tag = "users",
+    patch, path = "/api/v1/users/{name}", operation_id = "change_user", tag = "users",
     params(("name" = String, Path, description = "The user's name.")),
     request_body = UserChange,
     responses(
         (status = 200, description = "Changed.", body = UserInfo),
-        (status = 400, description = "No JSON; nothing to change; or a password or scope that cannot be.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "No JSON.", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "Nobody is logged in.", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Not an administrator.", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "No such user.", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "The last administrator cannot become a viewer.", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "Too long.", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Not said to be JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "JSON, but no change of a user.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "JSON, but no change of a user: nothing to change, or a password or scope that cannot be.", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "The server cannot do it now.", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -233,10 +233,10 @@ pub async fn change(
     Json(change): Json<UserChange>,
 ) -> Result<Json<UserInfo>, Problem> {
     if change.password.is_none() && change.must_change.is_some() {
-        return Err(Problem::bad_request("must_change goes with a password"));
+        return Err(Problem::unprocessable("must_change goes with a password"));
     }
     if change.role.is_none() && change.scope.is_none() && change.password.is_none() {
-        return Err(Problem::bad_request("nothing to change: say role, scope or password"));
+        return Err(Problem::unprocessable("nothing to change: say role, scope or password"));
     }
     let change = PersonChange {
         role: change.role.map(Role::from),
@@ -249,7 +249,7 @@ pub async fn change(
 
 /// Remove a user. Ends that one's logins.
 #[utoipa::path(
-    delete, path = "/api/v1/users/{name}", tag = "users",
+    delete, path = "/api/v1/users/{name}", operation_id = "remove_user", tag = "users",
     params(("name" = String, Path, description = "The user's name.")),
     responses(
         (status = 204, description = "Removed."),

@@ -185,15 +185,23 @@ impl State {
         tokens
     }
 
+    /// A token by its id or, where none has this id, by its name; also one that has expired.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn api_token_called(&self, id_or_name: &str) -> Result<Arc<ApiToken>, AccountError> {
+        let all = self.api_tokens();
+        let found = all.iter().find(|token| *token.id == *id_or_name);
+        let found = found.or_else(|| all.iter().find(|token| *token.name == *id_or_name)).cloned();
+        found.ok_or_else(|| AccountError::NoSuchToken(id_or_name.to_owned()))
+    }
+
     /// Revokes a token by its id or name.
     ///
     /// # Errors
     /// There is none, or it is not on disk.
     pub async fn revoke_api_token(&self, by: &By, id_or_name: &str) -> Result<Arc<ApiToken>, AccountError> {
-        let all = self.api_tokens();
-        let found = all.iter().find(|token| *token.id == *id_or_name);
-        let found = found.or_else(|| all.iter().find(|token| *token.name == *id_or_name)).cloned();
-        let token = found.ok_or_else(|| AccountError::NoSuchToken(id_or_name.to_owned()))?;
+        let token = self.api_token_called(id_or_name)?;
         let (by, accounts) = (by.clone(), self.accounts.clone());
         let by_then = by.clone();
         let work = move |tx: &Transaction<'_>| {

@@ -108,7 +108,8 @@ pub fn origin_of(extensions: &Extensions, headers: &HeaderMap) -> Origin {
 /// What is open to all.
 fn is_open(method: &Method, path: &str, open_metrics: bool) -> bool {
     match path {
-        SESSION => *method == Method::POST,
+        // Who is logged in ends that login here; all others are to log in, or are told that there is nothing else.
+        SESSION => *method != Method::DELETE,
         // For any method: there is one alone, and the others are told so.
         "/healthz" | "/readyz" => true,
         "/metrics" => open_metrics && cookie::is_safe(method),
@@ -223,6 +224,7 @@ mod tests {
     fn what_is_open_is_this_and_nothing_else() {
         for (method, path) in [
             (Method::POST, "/api/v1/session"),
+            (Method::TRACE, "/api/v1/session"),
             (Method::GET, "/healthz"),
             (Method::HEAD, "/healthz"),
             (Method::GET, "/readyz"),
@@ -231,7 +233,6 @@ mod tests {
         }
         for (method, path) in [
             (Method::DELETE, "/api/v1/session"),
-            (Method::GET, "/api/v1/session"),
             (Method::POST, "/api/v1/session/"),
             (Method::POST, "//api/v1/session"),
             (Method::GET, "/metrics"),
