@@ -74,6 +74,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time to write down a host that is new, or has changed.
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two good-byes of one connection that are told: a host must not fill the log and the journal with them. A
+/// machine that goes to sleep says one, and the next not before it was awake.
+const BYE_PAUSE: Duration = Duration::from_secs(5);
 /// A clock that is further off than this is worth a word, once a connection.
 const MOST_SKEW_MS: u64 = 60_000;
 
@@ -168,6 +171,8 @@ struct Guest {
     is_skew_told: bool,
     /// It was asked for a new secret, and has not told one yet.
     is_asked_for_secret: bool,
+    /// When it said a good-bye that was told.
+    bye: Option<Instant>,
 }
 
 impl Guest {
@@ -229,6 +234,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         };
         // Nothing is read any more: whoever comes may have it.
         self.seat = None;
+        self.learning.end();
         if let End::Ordered(refused) = &end {
             // At once: nobody waits for the disk to be shown the door.
             self.last_word(refused.clone()).await;
@@ -299,6 +305,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             book,
             is_skew_told: false,
             is_asked_for_secret: host.rotate,
+            bye: None,
         };
         // Zero: it does not say.
         if clock_ms != 0 {
@@ -334,12 +341,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             Step::Take(batch) => (batch, true),
             Step::Defer(batch) => (batch, false),
             Step::Show(_) if allowed != Allowed::All => return Ok(()),
-            Step::Show(sample) => {
+            Step::Show(mut sample) => {
+                keep::trim(&self.shared, guest, std::iter::once(&mut sample), now);
                 self.shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample));
                 return Ok(());
             }
             Step::Bye(reason) => {
-                self.bye(reason);
+                self.bye(reason, now);
                 return Ok(());
             }
             Step::Unknown(kind) => {
@@ -368,7 +376,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             keep::put_off(&self.shared, guest, &batch.0, now_ms);
             return self.send(ack.into()).await;
         }
-        keep::trim(&self.shared, guest, &mut batch.0, now);
+        keep::trim(&self.shared, guest, batch.0.samples.iter_mut().chain(&mut batch.0.ahead), now);
         let committing = keep::take(&self.shared, guest, &mut self.protocol, batch, now_ms);
         self.committing.extend(committing);
         Ok(())
@@ -380,11 +388,15 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         }
     }
 
-    fn bye(&self, reason: ByeReason) {
+    fn bye(&mut self, reason: ByeReason, now: Instant) {
         if let Some(seat) = &self.seat {
             seat.said_bye();
         }
-        if let Some(guest) = &self.host {
+        if let Some(guest) = &mut self.host {
+            if guest.bye.is_some_and(|told| now.saturating_duration_since(told) < BYE_PAUSE) {
+                return;
+            }
+            guest.bye = Some(now);
             info!(host = &*guest.name, peer = %self.address, %reason, "client says good-bye");
             self.shared.live.bye(guest.id, guest.connection, reason);
         }

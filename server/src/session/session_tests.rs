@@ -17,7 +17,7 @@ use vitals_wire::token::JoinToken;
 use super::*;
 use crate::config::HostLimits;
 use crate::journal::{Committer, JournalOptions, JournalReader};
-use crate::live::{EVENT_QUEUE, HostNow};
+use crate::live::{EVENT_QUEUE, HostEvent, HostNow};
 use crate::state::NewJoinToken;
 use crate::state::audit::By;
 
@@ -41,6 +41,18 @@ impl Rig {
 
     /// The same with limits for each host.
     fn limited(limits: HostLimits, change: impl FnOnce(&mut JournalOptions, &mut Room)) -> Self {
+        Self::made(limits, change).0
+    }
+
+    /// One of which the events are heard.
+    fn watched() -> (Self, mpsc::Receiver<HostEvent>) {
+        Self::made(HostLimits::default(), |_, _| {})
+    }
+
+    fn made(
+        limits: HostLimits,
+        change: impl FnOnce(&mut JournalOptions, &mut Room),
+    ) -> (Self, mpsc::Receiver<HostEvent>) {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let mut options = JournalOptions::new(dir.path().join("journal"));
@@ -51,7 +63,7 @@ impl Rig {
         let (journal, committer) = Journal::open_manual(Arc::new(RealFs), options, metrics.clone()).unwrap();
         let store = journal.reader("store", Position::default()).unwrap();
         let (state, _thread) = State::open(&dir.path().join("state.db")).unwrap();
-        let (events, _told) = mpsc::channel(EVENT_QUEUE);
+        let (events, told) = mpsc::channel(EVENT_QUEUE);
         let shared = Shared {
             journal,
             live: Arc::new(Live::new(clock::now_ms(), events)),
@@ -68,7 +80,7 @@ impl Rig {
             books: Books::new(limits),
             newest_kept: Arc::new(|_| None),
         };
-        Self { shared: Arc::new(shared), committer: Mutex::new(committer), store, _dir: dir }
+        (Self { shared: Arc::new(shared), committer: Mutex::new(committer), store, _dir: dir }, told)
     }
 
     fn commit(&self) {
@@ -481,6 +493,63 @@ async fn series_beyond_the_cap_are_in_neither_the_journal_nor_the_live_picture()
     assert_eq!(counted.1, 10);
     drop(client);
     session.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reading_for_the_live_view_alone_is_cut_as_any_other_is() {
+    use vitals_wire::section::{Event, EventKind, Events, Temperature, Temperatures};
+    let rig = Rig::limited(HostLimits { series: 10, ..HostLimits::default() }, |_, _| {});
+    let (mut client, session) = rig.client().await;
+    let sensor = |i: u32| Temperature { sensor: Text::cut(&format!("s{i}")), millidegrees: 1 };
+    let sensors = List::first((0..15).map(sensor).collect()).0;
+    let forged =
+        Event { host: HOST, name: Text::cut("web"), kind: EventKind::Up, detail: Text::cut("I say so") };
+    let events = Events { events: List::first(vec![forged]).0 };
+    let sections = List::first(vec![Temperatures { sensors }.into(), events.into()]).0;
+    let time_ms = clock::now_ms();
+    client.say(vitals_wire::message::LiveSample { sample: Sample { time_ms, sections } }).await;
+    rig.live("its reading", |host| host.sample.is_some()).await;
+    let shown = rig.shared.live.host(HOST).unwrap();
+    let [Section::Temperatures(left)] = &shown.sample.as_ref().unwrap().sections[..] else {
+        panic!("{:?}", shown.sample)
+    };
+    assert_eq!((left.sensors.len(), shown.series_dropped), (10, 6));
+    drop(client);
+    session.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_that_says_good_bye_over_and_over_makes_few_events() {
+    let (rig, mut told) = Rig::watched();
+    let (mut client, session) = rig.client().await;
+    for batch in 1..50 {
+        client.say(vitals_wire::message::Bye { reason: ByeReason::Restart }).await;
+        client.send(batch, false, vec![sample(clock::now_ms())]).await;
+    }
+    rig.until("the last", || rig.shared.metrics.samples_received.get() == 49).await;
+    drop(client);
+    rig.commit();
+    session.await.unwrap();
+    let events = std::iter::from_fn(|| told.try_recv().ok()).count();
+    assert!((1..=4).contains(&events), "{events}");
+}
+
+#[tokio::test]
+async fn who_was_let_in_by_a_secret_that_holds_no_more_gets_no_seat() {
+    let rig = Rig::new(|_, _| {});
+    let state = &rig.shared.state;
+    let mut come = rig.joining(hello()).await;
+    let before = state.admit(come.clone(), "-", 1, None).await.unwrap().host;
+    assert!(admission::still_stands(&rig.shared, &before).is_ok());
+    // The machine was set up anew, and kept its id.
+    let labels = crate::state::Labels::new();
+    let wanted = NewJoinToken { expires_ms: i64::MAX, max_uses: 1, labels, replaces: Some(before.id) };
+    let (_, secret) = state.create_join_token(&By::local(), wanted).await.unwrap();
+    come.token = Some(JoinToken { secret, expires_ms: 0, pins: vec![], addresses: vec![] }.said());
+    come.secret = Secret([77; 32]);
+    let anew = state.admit(come, "-", 2, None).await.unwrap().host;
+    assert_eq!(admission::still_stands(&rig.shared, &before).unwrap_err().code, Refusal::Credential);
+    assert!(admission::still_stands(&rig.shared, &anew).is_ok());
 }
 
 /// A door that notes what is said of who stands in it.
