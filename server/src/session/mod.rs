@@ -74,9 +74,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time to write down a host that is new, or has changed.
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time between two good-byes of one connection that are told: a host must not fill the log and the journal with them. A
-/// machine that goes to sleep says one, and the next not before it was awake.
-const BYE_PAUSE: Duration = Duration::from_secs(5);
 /// A clock that is further off than this is worth a word, once a connection.
 const MOST_SKEW_MS: u64 = 60_000;
 
@@ -171,8 +168,6 @@ struct Guest {
     is_skew_told: bool,
     /// It was asked for a new secret, and has not told one yet.
     is_asked_for_secret: bool,
-    /// When it said a good-bye that was told.
-    bye: Option<Instant>,
 }
 
 impl Guest {
@@ -305,7 +300,6 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             book,
             is_skew_told: false,
             is_asked_for_secret: host.rotate,
-            bye: None,
         };
         // Zero: it does not say.
         if clock_ms != 0 {
@@ -347,7 +341,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
                 return Ok(());
             }
             Step::Bye(reason) => {
-                self.bye(reason, now);
+                self.bye(reason);
                 return Ok(());
             }
             Step::Unknown(kind) => {
@@ -388,17 +382,14 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         }
     }
 
-    fn bye(&mut self, reason: ByeReason, now: Instant) {
+    fn bye(&self, reason: ByeReason) {
         if let Some(seat) = &self.seat {
             seat.said_bye();
         }
-        if let Some(guest) = &mut self.host {
-            if guest.bye.is_some_and(|told| now.saturating_duration_since(told) < BYE_PAUSE) {
-                return;
-            }
-            guest.bye = Some(now);
+        if let Some(guest) = &self.host
+            && self.shared.live.bye(guest.id, guest.connection, reason)
+        {
             info!(host = &*guest.name, peer = %self.address, %reason, "client says good-bye");
-            self.shared.live.bye(guest.id, guest.connection, reason);
         }
     }
 
