@@ -16,6 +16,7 @@ use vitals_server::{clock, commands, hosts_command, logging, targets_command};
 fn main() -> ExitCode {
     // Whatever is made, by SQLite too, is its owner's alone.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    no_core_dumps();
     let done = match Cli::parse().command {
         Command::Run(overrides) => Config::load(&overrides).map_err(Into::into).and_then(run),
         Command::CheckConfig(overrides) => Config::load(&overrides).map_err(Into::into).map(|config| {
@@ -105,4 +106,14 @@ fn raise_open_files() {
     {
         warn!(%error, "cannot raise the limit of open files");
     }
+}
+
+/// A crash leaves no memory on disk: secrets stand in it. On Linux one byte, and not none: a file is not begun for so
+/// little, and where cores go to a program it is the limit at which the kernel sends nothing (`core(5)`, `do_coredump`).
+/// What may be looked at of the running process stays so, since that is how its memory is measured.
+fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let most = Some(if cfg!(target_os = "linux") { 1 } else { 0 });
+    // Where even this is refused, there is nothing else to do: the log is not there yet.
+    let _ = setrlimit(Resource::Core, Rlimit { current: most, maximum: most });
 }

@@ -142,6 +142,10 @@ pub(super) fn still_stands(shared: &Shared, host: &Host) -> Result<(), Refused> 
         None => Err(words(Denied::NotEnrolled)),
         Some(now) if now.revoked_ms.is_some() => Err(words(Denied::Revoked)),
         Some(now) if now.client != host.client => Err(words(Denied::Replaced)),
+        // A machine that joined anew keeps its id: only its secret tells it from who had the one before.
+        Some(now) if now.secret != host.secret && now.secret != host.next_secret => {
+            Err(words(Denied::Credential))
+        }
         Some(_) => Ok(()),
     }
 }
