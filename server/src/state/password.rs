@@ -25,6 +25,8 @@ pub const MAX_BYTES: usize = 1_024;
 const AT_ONCE: usize = 1;
 /// Hashes that wait for their turn.
 const WAITING: usize = 40;
+/// Of those, strangers': guesses from very many addresses leave room for the people who are at home here.
+const WAITING_STRANGERS: usize = 24;
 /// Longest unit that only repeats in what is too obvious: `passwordpassword`.
 const MAX_UNIT: usize = 12;
 /// Symbols of generated passwords: those that look like others are left out. 32, so that each byte gives one evenly.
@@ -193,11 +195,22 @@ fn fits(password: &Password, hash: Option<&Hash>) -> Result<bool, HashError> {
     Ok(verified.is_ok() && is_real)
 }
 
+/// Who wants a password looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// Somebody at an address from which nobody has logged in yet.
+    Stranger,
+    /// Somebody who has a login, or is where somebody logged in before.
+    Known,
+}
+
 /// Makes and compares hashes on threads that may take their time, few at once.
 #[derive(Debug, Clone)]
 pub struct Hasher {
     working: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// Places of `waiting` that strangers may take.
+    strangers: Arc<Semaphore>,
 }
 
 impl Default for Hasher {
@@ -205,6 +218,7 @@ impl Default for Hasher {
         Self {
             working: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
+            strangers: Arc::new(Semaphore::new(AT_ONCE + WAITING_STRANGERS)),
         }
     }
 }
@@ -215,26 +229,30 @@ impl Hasher {
     /// # Errors
     /// See there.
     pub async fn hash(&self, password: Password) -> Result<Hash, HashError> {
-        self.work(move || hash(&password)).await
+        // Only who is logged in, or at the server itself, gives somebody a password.
+        self.work(Asks::Known, move || hash(&password)).await
     }
 
     /// Whether it is the password of that hash; without one it is not, after as long.
     ///
     /// # Errors
     /// See there.
-    pub async fn fits(&self, password: Password, hash: Option<Hash>) -> Result<bool, HashError> {
-        self.work(move || fits(&password, hash.as_ref())).await
+    pub async fn fits(&self, password: Password, hash: Option<Hash>, asks: Asks) -> Result<bool, HashError> {
+        self.work(asks, move || fits(&password, hash.as_ref())).await
     }
 
     async fn work<T: Send + 'static>(
         &self,
+        asks: Asks,
         work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, HashError> {
+        let stranger = (asks == Asks::Stranger).then(|| self.strangers.clone().try_acquire_owned()).transpose();
+        let stranger = stranger.map_err(|_| HashError::Busy)?;
         let place = self.waiting.clone().try_acquire_owned().map_err(|_| HashError::Busy)?;
         let turn = self.working.clone().acquire_owned().await.map_err(|_| HashError::System)?;
         let done = tokio::task::spawn_blocking(move || {
             // Held by the work itself: who asked may be gone, and the CPU is used all the same.
-            let _held = (place, turn);
+            let _held = (stranger, place, turn);
             work()
         });
         done.await.map_err(|_| HashError::System)?
@@ -290,7 +308,7 @@ mod tests {
         assert!(hash.text().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.text());
         assert!(!format!("{hash:?}").contains("argon2id"));
         let fits =
-            async |text: &str, hash: Option<Hash>| hasher.fits(Password::new(text), hash).await.unwrap();
+            async |text: &str, hash: Option<Hash>| hasher.fits(Password::new(text), hash, Asks::Stranger).await.unwrap();
         assert!(fits("correct horse battery", Some(hash.clone())).await);
         assert!(!fits("correct horse batterz", Some(hash)).await);
         assert!(!fits("correct horse battery", None).await);
@@ -305,19 +323,35 @@ mod tests {
         assert_eq!(nobody.hash.unwrap().len(), 32);
     }
 
+    async fn slowly(hasher: &Hasher, asks: Asks) -> Result<(), HashError> {
+        let work = || {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            Ok(())
+        };
+        hasher.work(asks, work).await
+    }
+
     #[tokio::test]
     async fn a_flood_is_turned_away_and_not_queued_without_end() {
         let hasher = Hasher::default();
-        let all = (0..200).map(|_| {
-            hasher.work(|| {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-                Ok(())
-            })
-        });
+        let all = (0..200).map(|_| slowly(&hasher, Asks::Known));
         let outcomes = futures_util::future::join_all(all).await;
         let done = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
         assert_eq!(done, AT_ONCE + WAITING);
         assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(()) | Err(HashError::Busy))));
-        assert_eq!(hasher.work(|| Ok(1)).await, Ok(1), "and has room again");
+        assert_eq!(slowly(&hasher, Asks::Known).await, Ok(()), "and has room again");
+    }
+
+    #[tokio::test]
+    async fn strangers_leave_room_for_people_who_are_at_home_here() {
+        let hasher = Hasher::default();
+        let strangers = futures_util::future::join_all((0..200).map(|_| slowly(&hasher, Asks::Stranger)));
+        let people =
+            futures_util::future::join_all((0..WAITING - WAITING_STRANGERS).map(|_| slowly(&hasher, Asks::Known)));
+        // The strangers come first, and all at once.
+        let (strangers, people) = tokio::join!(strangers, people);
+        assert_eq!(strangers.iter().filter(|outcome| outcome.is_ok()).count(), AT_ONCE + WAITING_STRANGERS);
+        assert!(people.iter().all(Result::is_ok), "{people:?}");
+        assert_eq!(slowly(&hasher, Asks::Stranger).await, Ok(()), "and strangers come in again");
     }
 }

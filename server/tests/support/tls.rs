@@ -98,6 +98,11 @@ impl Tls {
         Self::with(&[&rustls::version::TLS13], &["vitals/1"])
     }
 
+    /// For who shakes hands in another way.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.clone()
+    }
+
     /// Shakes hands over this connection.
     pub fn over(&self, mut stream: TcpStream) -> std::io::Result<TlsPeer> {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

@@ -1,0 +1,206 @@
+//! Strangers at speed: wrong passwords and bad handshakes by the thousand, from other addresses and from that of the hosts
+//! themselves, while these go on sending, come back, and people log in. No sample is lost, and what the server takes of
+//! memory and disk stays bounded.
+
+// clippy.toml allows these in test functions; helpers of tests are no different.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "flood/attack.rs"]
+mod attack;
+mod support;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use attack::{Felt, Plan, attack};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use support::client::client_binary;
+use support::server::{Server, send, token_for, wait_for};
+use support::tls::{Tls, TlsPeer, introduction};
+use vitals_wire::message::ServerMessage;
+use vitals_wire::token::JoinToken;
+
+/// Hosts that go on sending, a sample a second each.
+const HOSTS: u64 = 50;
+/// Within one round.
+const LOGINS: u64 = 5_000;
+const HANDSHAKES: u64 = 20_000;
+/// Shorter than the minute in which so many are to be borne, so that all takes less than 100 s.
+const ROUND: Duration = Duration::from_secs(36);
+/// By how much the server may grow under all of it: its pools of strangers are full then.
+const MOST_GROWTH: u64 = 150 << 20;
+/// Lines that all of it may leave in the log, the hosts' own included, and entries in the audit log.
+const MOST_LINES: usize = 3_000;
+const MOST_ENTRIES: usize = 300;
+/// Time between two tries of a host that comes back and of a person who logs in, and the time for each to get in.
+const PAUSE: Duration = Duration::from_secs(1);
+const MOST_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Hosts played by `vitals-client simulate`.
+struct Hosts(Option<Child>);
+
+impl Hosts {
+    fn join(server: &Server) -> Self {
+        let simulate = Command::new(client_binary())
+            .args(["simulate", "--hosts", &HOSTS.to_string(), "--interval", "1s", "--json"])
+            .env("VITALS_TOKEN", token_for(server.clients).unwrap())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(Some(simulate))
+    }
+
+    /// Ends them; what became of their samples.
+    fn end(mut self) -> serde_json::Value {
+        let child = self.0.take().unwrap();
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap()
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_strangers_costs_no_host_a_sample() {
+    // Thousands of connections are as many files, here and in the server, which inherits it.
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Server::start_tls(&data, &[]);
+    let hosts = Hosts::join(&server);
+    let all = || server.json("/api/v1/hosts")["hosts"].as_array().unwrap().clone();
+    wait_for("the hosts", Duration::from_secs(30), || (all().len() as u64 >= HOSTS).then_some(()));
+    let host = all()[0]["id"].as_str().unwrap().parse().unwrap();
+    let token: JoinToken = token_for(server.clients).unwrap().parse().unwrap();
+    let mut joining = introduction(7);
+    joining.token = Some(token.said());
+    drop(TlsPeer::welcome(server.clients, joining));
+    let password = std::fs::read_to_string(data.join("admin-password")).unwrap();
+    log_in(&server, password.trim());
+    let before = rss(server.pid());
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let others: Vec<IpAddr> = (2..=9).map(|last| Ipv4Addr::new(127, 0, 0, last).into()).collect();
+    let mut most = before;
+    for (whence, sources) in [("other addresses", others), ("the hosts' own address", vec![Ipv4Addr::LOCALHOST.into()])] {
+        let is_elsewhere = sources.len() > 1;
+        let (http, clients) = (server.http, server.clients);
+        let tls = Tls::usual().config();
+        let plan = Plan { clients, http, host, tls, sources, handshakes: HANDSHAKES, logins: LOGINS, round: ROUND };
+        let (felt, over) = (Arc::new(Felt::default()), AtomicBool::new(false));
+        let (back, logged_in) = std::thread::scope(|scope| {
+            let people = scope.spawn(|| come_and_go(&server, is_elsewhere.then_some(password.trim()), &over));
+            runtime.block_on(attack(&plan, &felt, || most = most.max(rss(server.pid()))));
+            over.store(true, Relaxed);
+            people.join().unwrap()
+        });
+        let count = |figure: &std::sync::atomic::AtomicU64| figure.load(Relaxed);
+        println!(
+            "from {whence}, in {ROUND:?}: {} bad handshakes ({} refused with a word), {} wrong logins ({} looked at, {} told to \
+             wait), {} of both without an answer; a host comes back within {back:?}, a person logs in within {logged_in:?}; the \
+             server takes {} MiB at most, {} before",
+            count(&felt.handshakes),
+            count(&felt.refused),
+            count(&felt.logins),
+            count(&felt.wrong),
+            count(&felt.told_to_wait),
+            count(&felt.unanswered),
+            most >> 20,
+            before >> 20,
+        );
+        assert_eq!((count(&felt.welcomed), count(&felt.logged_in)), (0, 0));
+        assert!(count(&felt.handshakes) >= HANDSHAKES * 9 / 10, "this machine is too slow to show anything");
+        assert!(count(&felt.logins) >= LOGINS * 9 / 10, "this machine is too slow to show anything");
+        assert!(count(&felt.refused) > 0 && count(&felt.wrong) > 0, "strangers are answered while there is room");
+    }
+    let entries = audit_entries(&server);
+    let lines = server.log_text().lines().count();
+    println!("{lines} lines in the log, {entries} entries in the audit log");
+
+    let summary = hosts.end();
+    println!(
+        "the hosts: {} samples taken, {} settled, to acknowledgement p50 {} ms, p99 {} ms, most {} ms",
+        summary["taken"], summary["settled"], summary["ack_p50_ms"], summary["ack_p99_ms"], summary["ack_max_ms"]
+    );
+    assert_eq!(summary["taken"], summary["settled"], "{summary}");
+    assert_eq!((&summary["waiting"], &summary["reconnects"]), (&0.into(), &0.into()), "{summary}");
+    assert!(summary["dropped"].as_object().unwrap().values().all(|dropped| *dropped == 0), "{summary}");
+    assert!(summary["taken"].as_u64().unwrap() >= HOSTS * 2 * ROUND.as_secs() * 9 / 10, "{summary}");
+    assert!(most < before + MOST_GROWTH, "the server grew from {before} to {most} bytes");
+    let down = server.log_text().lines().find(|line| line.contains("host down") && line.contains("sim-")).map(str::to_owned);
+    assert_eq!(down, None, "no host that sends was shown as down");
+    assert!(lines < MOST_LINES, "strangers fill the log: {lines} lines");
+    assert!(entries < MOST_ENTRIES, "strangers fill the audit log: {entries} entries");
+}
+
+/// A host of the address that all hosts have comes back again and again, and a person there logs in, until it is over. Gives
+/// the longest that each took.
+fn come_and_go(server: &Server, password: Option<&str>, over: &AtomicBool) -> (Duration, Option<Duration>) {
+    let (mut back, mut logged_in) = (Duration::ZERO, None);
+    while !over.load(Relaxed) {
+        let begun = Instant::now();
+        while !comes_in(server) {
+            assert!(begun.elapsed() < MOST_PATIENCE, "a host that is known does not get in");
+            std::thread::sleep(PAUSE);
+        }
+        back = back.max(begun.elapsed());
+        if let Some(password) = password {
+            logged_in = logged_in.max(Some(log_in(server, password)));
+        }
+        std::thread::sleep(3 * PAUSE);
+    }
+    (back, logged_in)
+}
+
+/// Whether a host that joined before is welcome now.
+fn comes_in(server: &Server) -> bool {
+    let Ok(mut peer) = Tls::usual().connect(server.clients) else { return false };
+    peer.say(introduction(7));
+    match peer.hear() {
+        Ok(Some(ServerMessage::Welcome(_))) => true,
+        Ok(Some(other)) => panic!("a host that is known hears {other:?}"),
+        _ => false,
+    }
+}
+
+/// Logs in, again and again where there is no room; gives how long it took.
+fn log_in(server: &Server, password: &str) -> Duration {
+    let body = format!("{{\"name\":\"admin\",\"password\":\"{password}\"}}");
+    let begun = Instant::now();
+    loop {
+        match send(server.http, "POST", "/api/v1/session", &body, None) {
+            (200, _) => return begun.elapsed(),
+            (429 | 503, _) if begun.elapsed() < MOST_PATIENCE => std::thread::sleep(PAUSE),
+            other => panic!("a person cannot log in: {other:?}"),
+        }
+    }
+}
+
+/// How many there are.
+fn audit_entries(server: &Server) -> usize {
+    let (mut count, mut path) = (0, "/api/v1/audit?limit=100".to_owned());
+    loop {
+        let page = server.json(&path);
+        count += page["entries"].as_array().unwrap().len();
+        let Some(next) = page["next"].as_i64() else { return count };
+        path = format!("/api/v1/audit?limit=100&before={next}");
+    }
+}
+
+/// Bytes of memory that a process holds.
+fn rss(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
