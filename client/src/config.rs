@@ -390,10 +390,9 @@ impl Config {
     /// The file that is named is not there, and the host has not joined.
     pub fn need_token(&self, is_joined: bool) -> Result<(), ConfigError> {
         match &self.missing_token {
-            Some(path) if !is_joined => Err(ConfigError::Read {
-                path: path.clone(),
-                error: rustix::io::Errno::NOENT.into(),
-            }),
+            Some(path) if !is_joined => {
+                Err(ConfigError::Read { path: path.clone(), error: rustix::io::Errno::NOENT.into() })
+            }
             _ => Ok(()),
         }
     }

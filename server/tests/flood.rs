@@ -30,8 +30,12 @@ const LOGINS: u64 = 5_000;
 const HANDSHAKES: u64 = 20_000;
 /// Shorter than the minute in which so many are to be borne, so that all takes less than 100 s.
 const ROUND: Duration = Duration::from_secs(36);
+/// Where this machine cannot make them all in that time.
+const MOST_ROUND: Duration = Duration::from_secs(60);
+/// Time between two cuts of the one simulated host whose line is bad.
+const FLAP: Duration = Duration::from_secs(20);
 /// By how much the server may grow under all of it: its pools of strangers are full then.
-const MOST_GROWTH: u64 = 150 << 20;
+const MOST_GROWTH: u64 = 100 << 20;
 /// Lines that all of it may leave in the log, the hosts' own included, and entries in the audit log.
 const MOST_LINES: usize = 3_000;
 const MOST_ENTRIES: usize = 300;
@@ -93,21 +97,35 @@ fn a_flood_of_strangers_costs_no_host_a_sample() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let others: Vec<IpAddr> = (2..=9).map(|last| Ipv4Addr::new(127, 0, 0, last).into()).collect();
     let mut most = before;
-    for (whence, sources) in [("other addresses", others), ("the hosts' own address", vec![Ipv4Addr::LOCALHOST.into()])] {
+    for (whence, sources) in
+        [("other addresses", others), ("the hosts' own address", vec![Ipv4Addr::LOCALHOST.into()])]
+    {
         let is_elsewhere = sources.len() > 1;
         let (http, clients) = (server.http, server.clients);
         let tls = Tls::usual().config();
-        let plan = Plan { clients, http, host, tls, sources, handshakes: HANDSHAKES, logins: LOGINS, round: ROUND };
+        let plan = Plan {
+            clients,
+            http,
+            host,
+            tls,
+            sources,
+            handshakes: HANDSHAKES,
+            logins: LOGINS,
+            round: ROUND,
+            most: MOST_ROUND,
+        };
+        let (begun, mut took) = (Instant::now(), Duration::ZERO);
         let (felt, over) = (Arc::new(Felt::default()), AtomicBool::new(false));
         let (back, logged_in) = std::thread::scope(|scope| {
             let people = scope.spawn(|| come_and_go(&server, is_elsewhere.then_some(password.trim()), &over));
             runtime.block_on(attack(&plan, &felt, || most = most.max(rss(server.pid()))));
+            took = begun.elapsed();
             over.store(true, Relaxed);
             people.join().unwrap()
         });
         let count = |figure: &std::sync::atomic::AtomicU64| figure.load(Relaxed);
         println!(
-            "from {whence}, in {ROUND:?}: {} bad handshakes ({} refused with a word), {} wrong logins ({} looked at, {} told to \
+            "from {whence}, in {took:.0?}: {} bad handshakes ({} refused with a word), {} wrong logins ({} looked at, {} told to \
              wait), {} of both without an answer; a host comes back within {back:?}, a person logs in within {logged_in:?}; the \
              server takes {} MiB at most, {} before",
             count(&felt.handshakes),
@@ -122,7 +140,10 @@ fn a_flood_of_strangers_costs_no_host_a_sample() {
         assert_eq!((count(&felt.welcomed), count(&felt.logged_in)), (0, 0));
         assert!(count(&felt.handshakes) >= HANDSHAKES * 9 / 10, "this machine is too slow to show anything");
         assert!(count(&felt.logins) >= LOGINS * 9 / 10, "this machine is too slow to show anything");
-        assert!(count(&felt.refused) > 0 && count(&felt.wrong) > 0, "strangers are answered while there is room");
+        assert!(
+            count(&felt.refused) > 0 && count(&felt.wrong) > 0,
+            "strangers are answered while there is room"
+        );
     }
     let entries = audit_entries(&server);
     let lines = server.log_text().lines().count();
@@ -131,14 +152,25 @@ fn a_flood_of_strangers_costs_no_host_a_sample() {
     let summary = hosts.end();
     println!(
         "the hosts: {} samples taken, {} settled, to acknowledgement p50 {} ms, p99 {} ms, most {} ms",
-        summary["taken"], summary["settled"], summary["ack_p50_ms"], summary["ack_p99_ms"], summary["ack_max_ms"]
+        summary["taken"],
+        summary["settled"],
+        summary["ack_p50_ms"],
+        summary["ack_p99_ms"],
+        summary["ack_max_ms"]
     );
     assert_eq!(summary["taken"], summary["settled"], "{summary}");
-    assert_eq!((&summary["waiting"], &summary["reconnects"]), (&0.into(), &0.into()), "{summary}");
+    assert_eq!(summary["waiting"], 0, "{summary}");
+    // One of those that are played loses its connection by itself, now and then.
+    let flaps = summary["seconds"].as_f64().unwrap() / FLAP.as_secs_f64() + 1.0;
+    assert!(summary["reconnects"].as_f64().unwrap() <= flaps, "{summary}");
     assert!(summary["dropped"].as_object().unwrap().values().all(|dropped| *dropped == 0), "{summary}");
     assert!(summary["taken"].as_u64().unwrap() >= HOSTS * 2 * ROUND.as_secs() * 9 / 10, "{summary}");
     assert!(most < before + MOST_GROWTH, "the server grew from {before} to {most} bytes");
-    let down = server.log_text().lines().find(|line| line.contains("host down") && line.contains("sim-")).map(str::to_owned);
+    let down = server
+        .log_text()
+        .lines()
+        .find(|line| line.contains("host down") && line.contains("sim-"))
+        .map(str::to_owned);
     assert_eq!(down, None, "no host that sends was shown as down");
     assert!(lines < MOST_LINES, "strangers fill the log: {lines} lines");
     assert!(entries < MOST_ENTRIES, "strangers fill the audit log: {entries} entries");

@@ -1,13 +1,14 @@
 //! Passwords: which are taken, and their argon2id hashes with OWASP's parameters.
 //!
 //! A hash costs 19 MiB and some tens of ms of CPU, on purpose: [`Hasher`] bounds how many are made at once and how many
-//! wait, so that a flood of logins costs one core and some tens of MiB at most.
+//! wait, so that a flood of logins costs one core. The 19 MiB are taken once, at the first hash, and kept: each of the
+//! threads that hash would otherwise keep its own, since the allocator has a heap for each.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::{Output, ParamsString, PasswordHash, PasswordVerifier, SaltString};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -176,23 +177,60 @@ fn argon2() -> Result<Argon2<'static>, HashError> {
     Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
+/// What this password makes of this salt, of as many bytes as usual.
+fn output(password: &Password, salt: &SaltString, memory: &mut [Block]) -> Result<Output, HashError> {
+    let mut bytes = [0; 64];
+    let salt = salt.decode_b64(&mut bytes).map_err(|_| HashError::System)?;
+    let argon2 = argon2()?;
+    Output::init_with(Params::DEFAULT_OUTPUT_LEN, |out| {
+        Ok(argon2.hash_password_into_with_memory(password.0.as_bytes(), salt, out, memory)?)
+    })
+    .map_err(|_| HashError::System)
+}
+
 /// Takes some tens of ms of CPU.
-fn hash(password: &Password) -> Result<Hash, HashError> {
+fn hash(password: &Password, memory: &mut [Block]) -> Result<Hash, HashError> {
     let salt = SaltString::encode_b64(&secret::random::<16>()?).map_err(|_| HashError::System)?;
-    let hash = argon2()?.hash_password(password.0.as_bytes(), &salt).map_err(|_| HashError::System)?;
+    let output = output(password, &salt, memory)?;
+    let argon2 = argon2()?;
+    let params = ParamsString::try_from(argon2.params()).map_err(|_| HashError::System)?;
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params,
+        salt: Some(salt.as_salt()),
+        hash: Some(output),
+    };
     Ok(Hash(hash.to_string().into()))
 }
 
 /// Takes some tens of ms of CPU, whatever the outcome, compares in constant time. Nobody's hash fits nothing.
-fn fits(password: &Password, hash: Option<&Hash>) -> Result<bool, HashError> {
+fn fits(password: &Password, hash: Option<&Hash>, memory: &mut [Block]) -> Result<bool, HashError> {
     let text = hash.map_or(NOBODY, Hash::text);
     // A hash that is not one was written by somebody else: it fits nothing, and costs as much.
     let (parsed, is_real) = match PasswordHash::new(text) {
         Ok(parsed) => (parsed, hash.is_some()),
         Err(_) => (PasswordHash::new(NOBODY).map_err(|_| HashError::System)?, false),
     };
-    let verified = argon2()?.verify_password(password.0.as_bytes(), &parsed);
-    Ok(verified.is_ok() && is_real)
+    let is_right = if is_usual(&parsed) {
+        let salt = parsed.salt.map(|salt| SaltString::from_b64(salt.as_str()));
+        let salt = salt.transpose().map_err(|_| HashError::System)?.ok_or(HashError::System)?;
+        let output = output(password, &salt, memory)?;
+        parsed.hash.is_some_and(|kept| kept == output)
+    } else {
+        argon2()?.verify_password(password.0.as_bytes(), &parsed).is_ok()
+    };
+    Ok(is_right && is_real)
+}
+
+/// Whether a hash was made as they are made now.
+fn is_usual(hash: &PasswordHash<'_>) -> bool {
+    let params = Params::try_from(hash).ok();
+    hash.algorithm == Algorithm::Argon2id.ident()
+        && hash.version == Some(Version::V0x13.into())
+        && hash.salt.is_some()
+        && hash.hash.is_some_and(|output| output.len() == Params::DEFAULT_OUTPUT_LEN)
+        && params.is_some_and(|p| (p.m_cost(), p.t_cost(), p.p_cost()) == (MEMORY_KIB, PASSES, LANES))
 }
 
 /// Who wants a password looked at.
@@ -211,6 +249,17 @@ pub struct Hasher {
     waiting: Arc<Semaphore>,
     /// Places of `waiting` that strangers may take.
     strangers: Arc<Semaphore>,
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// In which hashes are made; empty until the first.
+#[derive(Default)]
+struct Memory(Vec<Block>);
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memory(…)")
+    }
 }
 
 impl Default for Hasher {
@@ -219,6 +268,7 @@ impl Default for Hasher {
             working: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
             strangers: Arc::new(Semaphore::new(AT_ONCE + WAITING_STRANGERS)),
+            memory: Arc::default(),
         }
     }
 }
@@ -230,7 +280,7 @@ impl Hasher {
     /// See there.
     pub async fn hash(&self, password: Password) -> Result<Hash, HashError> {
         // Only who is logged in, or at the server itself, gives somebody a password.
-        self.work(Asks::Known, move || hash(&password)).await
+        self.work(Asks::Known, move |memory| hash(&password, memory)).await
     }
 
     /// Whether it is the password of that hash; without one it is not, after as long.
@@ -238,22 +288,27 @@ impl Hasher {
     /// # Errors
     /// See there.
     pub async fn fits(&self, password: Password, hash: Option<Hash>, asks: Asks) -> Result<bool, HashError> {
-        self.work(asks, move || fits(&password, hash.as_ref())).await
+        self.work(asks, move |memory| fits(&password, hash.as_ref(), memory)).await
     }
 
     async fn work<T: Send + 'static>(
         &self,
         asks: Asks,
-        work: impl FnOnce() -> Result<T, HashError> + Send + 'static,
+        work: impl FnOnce(&mut [Block]) -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, HashError> {
-        let stranger = (asks == Asks::Stranger).then(|| self.strangers.clone().try_acquire_owned()).transpose();
+        let stranger =
+            (asks == Asks::Stranger).then(|| self.strangers.clone().try_acquire_owned()).transpose();
         let stranger = stranger.map_err(|_| HashError::Busy)?;
         let place = self.waiting.clone().try_acquire_owned().map_err(|_| HashError::Busy)?;
         let turn = self.working.clone().acquire_owned().await.map_err(|_| HashError::System)?;
+        let memory = self.memory.clone();
         let done = tokio::task::spawn_blocking(move || {
             // Held by the work itself: who asked may be gone, and the CPU is used all the same.
             let _held = (stranger, place, turn);
-            work()
+            // One at a time has its turn, so that nobody waits for it here.
+            let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.0.resize(MEMORY_KIB as usize, Block::new());
+            work(&mut memory.0)
         });
         done.await.map_err(|_| HashError::System)?
     }
@@ -307,12 +362,39 @@ mod tests {
         let hash = hasher.hash(Password::new("correct horse battery")).await.unwrap();
         assert!(hash.text().starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.text());
         assert!(!format!("{hash:?}").contains("argon2id"));
-        let fits =
-            async |text: &str, hash: Option<Hash>| hasher.fits(Password::new(text), hash, Asks::Stranger).await.unwrap();
+        let fits = async |text: &str, hash: Option<Hash>| {
+            hasher.fits(Password::new(text), hash, Asks::Stranger).await.unwrap()
+        };
         assert!(fits("correct horse battery", Some(hash.clone())).await);
         assert!(!fits("correct horse batterz", Some(hash)).await);
         assert!(!fits("correct horse battery", None).await);
         assert!(!fits("correct horse battery", Some(Hash::kept("damaged".to_owned()))).await);
+    }
+
+    #[tokio::test]
+    async fn hashes_of_other_parameters_and_of_the_crate_s_own_making_fit_too() {
+        use argon2::password_hash::PasswordHasher;
+
+        let salt = SaltString::encode_b64(&[7; 16]).unwrap();
+        let (hasher, password) = (Hasher::default(), Password::new("correct horse battery"));
+        for params in [Params::new(64, 1, 1, None), Params::new(MEMORY_KIB, PASSES, LANES, None)] {
+            let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.unwrap());
+            let text = argon2.hash_password(password.0.as_bytes(), &salt).unwrap().to_string();
+            let fits = async |text: &str, hash: &str| {
+                hasher
+                    .fits(Password::new(text), Some(Hash::kept(hash.to_owned())), Asks::Known)
+                    .await
+                    .unwrap()
+            };
+            assert!(
+                fits("correct horse battery", &text).await && !fits("correct horse batterz", &text).await
+            );
+        }
+        // And the other way round: what is made here, the crate knows.
+        let made = hasher.hash(password.clone()).await.unwrap();
+        let parsed = PasswordHash::new(made.text()).unwrap();
+        assert!(argon2().unwrap().verify_password(password.0.as_bytes(), &parsed).is_ok());
+        assert!(is_usual(&parsed) && is_usual(&PasswordHash::new(NOBODY).unwrap()));
     }
 
     #[test]
@@ -324,7 +406,7 @@ mod tests {
     }
 
     async fn slowly(hasher: &Hasher, asks: Asks) -> Result<(), HashError> {
-        let work = || {
+        let work = |_: &mut [Block]| {
             std::thread::sleep(std::time::Duration::from_millis(1));
             Ok(())
         };
@@ -346,8 +428,9 @@ mod tests {
     async fn strangers_leave_room_for_people_who_are_at_home_here() {
         let hasher = Hasher::default();
         let strangers = futures_util::future::join_all((0..200).map(|_| slowly(&hasher, Asks::Stranger)));
-        let people =
-            futures_util::future::join_all((0..WAITING - WAITING_STRANGERS).map(|_| slowly(&hasher, Asks::Known)));
+        let people = futures_util::future::join_all(
+            (0..WAITING - WAITING_STRANGERS).map(|_| slowly(&hasher, Asks::Known)),
+        );
         // The strangers come first, and all at once.
         let (strangers, people) = tokio::join!(strangers, people);
         assert_eq!(strangers.iter().filter(|outcome| outcome.is_ok()).count(), AT_ONCE + WAITING_STRANGERS);

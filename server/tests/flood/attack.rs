@@ -64,8 +64,10 @@ pub struct Plan {
     pub handshakes: u64,
     /// (see above)
     pub logins: u64,
-    /// ... this time.
+    /// ... this time ...
     pub round: Duration,
+    /// ... and where this machine is too busy to make them all, until then.
+    pub most: Duration,
 }
 
 /// Plays one round; calls `look` now and then.
@@ -88,7 +90,9 @@ pub async fn attack(plan: &Plan, felt: &Arc<Felt>, mut look: impl FnMut()) {
             done.unwrap();
         }
         look();
-        if past >= plan.round {
+        let made =
+            felt.handshakes.load(Relaxed) >= plan.handshakes && felt.logins.load(Relaxed) >= plan.logins;
+        if past >= plan.round && made || past >= plan.most {
             return;
         }
         sleep(STEP).await;
@@ -149,8 +153,10 @@ async fn introduced(plan: &Plan, stream: TcpStream, number: u64) -> Option<Serve
     let mut tls = TlsConnector::from(plan.tls.clone()).connect(name, stream).await.ok()?;
     let mut random = [0; 32];
     fastrand::fill(&mut random);
-    let token = JoinToken { secret: Secret(random), expires_ms: i64::MAX, pins: Vec::new(), addresses: Vec::new() };
-    let hello = Hello { secret: Secret(random), name: Text::cut(&format!("stranger-{number}")), ..hello(1, "") };
+    let token =
+        JoinToken { secret: Secret(random), expires_ms: i64::MAX, pins: Vec::new(), addresses: Vec::new() };
+    let hello =
+        Hello { secret: Secret(random), name: Text::cut(&format!("stranger-{number}")), ..hello(1, "") };
     let mine = HostId(random[..16].try_into().unwrap());
     let hello = match number / 6 % 3 {
         0 => Hello { host: mine, ..hello },
