@@ -10,17 +10,20 @@ mod attack;
 mod support;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use attack::{Felt, Plan, attack};
+use attack::{Felt, Plan, at_home, attack};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use support::client::client_binary;
-use support::server::{Server, send, token_for, wait_for};
-use support::tls::{Tls, TlsPeer, introduction};
-use vitals_wire::message::ServerMessage;
+use support::peer::hello;
+use support::server::{Server, token_for, wait_for};
+use support::tls::Tls;
+use tokio::time::sleep;
+use vitals_wire::message::{Hello, ServerMessage};
 use vitals_wire::token::JoinToken;
 
 /// Hosts that go on sending, a sample a second each.
@@ -41,7 +44,7 @@ const MOST_LINES: usize = 3_000;
 const MOST_ENTRIES: usize = 300;
 /// Time between two tries of a host that comes back and of a person who logs in, and the time for each to get in.
 const PAUSE: Duration = Duration::from_secs(1);
-const MOST_PATIENCE: Duration = Duration::from_secs(20);
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Hosts played by `vitals-client simulate`.
 struct Hosts(Option<Child>);
@@ -87,14 +90,14 @@ fn a_flood_of_strangers_costs_no_host_a_sample() {
     wait_for("the hosts", Duration::from_secs(30), || (all().len() as u64 >= HOSTS).then_some(()));
     let host = all()[0]["id"].as_str().unwrap().parse().unwrap();
     let token: JoinToken = token_for(server.clients).unwrap().parse().unwrap();
-    let mut joining = introduction(7);
-    joining.token = Some(token.said());
-    drop(TlsPeer::welcome(server.clients, joining));
     let password = std::fs::read_to_string(data.join("admin-password")).unwrap();
-    log_in(&server, password.trim());
-    let before = rss(server.pid());
-
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // Both are known from here on.
+    runtime.block_on(async {
+        come_back(&server, Hello { token: Some(token.said()), ..guest() }).await;
+        log_in(&server, password.trim()).await;
+    });
+    let before = rss(server.pid());
     let others: Vec<IpAddr> = (2..=9).map(|last| Ipv4Addr::new(127, 0, 0, last).into()).collect();
     let mut most = before;
     for (whence, sources) in
@@ -114,19 +117,26 @@ fn a_flood_of_strangers_costs_no_host_a_sample() {
             round: ROUND,
             most: MOST_ROUND,
         };
-        let (begun, mut took) = (Instant::now(), Duration::ZERO);
-        let (felt, over) = (Arc::new(Felt::default()), AtomicBool::new(false));
-        let (back, logged_in) = std::thread::scope(|scope| {
-            let people = scope.spawn(|| come_and_go(&server, is_elsewhere.then_some(password.trim()), &over));
-            runtime.block_on(attack(&plan, &felt, || most = most.max(rss(server.pid()))));
-            took = begun.elapsed();
-            over.store(true, Relaxed);
-            people.join().unwrap()
+        let (begun, felt) = (Instant::now(), Arc::new(Felt::default()));
+        let password = is_elsewhere.then_some(password.trim());
+        let (took, back, logged_in) = runtime.block_on(async {
+            let mut attacking = pin!(attack(&plan, &felt, || most = most.max(rss(server.pid()))));
+            let (mut back, mut logged_in) = (Duration::ZERO, Duration::ZERO);
+            loop {
+                tokio::select! {
+                    () = &mut attacking => return (begun.elapsed(), back, logged_in),
+                    (host, person) = come_and_go(&server, password) => {
+                        (back, logged_in) = (back.max(host), logged_in.max(person));
+                    }
+                }
+            }
         });
+        let people =
+            if is_elsewhere { format!(", a person logs in within {logged_in:.1?}") } else { String::new() };
         let count = |figure: &std::sync::atomic::AtomicU64| figure.load(Relaxed);
         println!(
             "from {whence}, in {took:.0?}: {} bad handshakes ({} refused with a word), {} wrong logins ({} looked at, {} told to \
-             wait), {} of both without an answer; a host comes back within {back:?}, a person logs in within {logged_in:?}; the \
+             wait), {} of both without an answer, {} not connected; a host comes back within {back:.1?}{people}; the \
              server takes {} MiB at most, {} before",
             count(&felt.handshakes),
             count(&felt.refused),
@@ -134,6 +144,7 @@ fn a_flood_of_strangers_costs_no_host_a_sample() {
             count(&felt.wrong),
             count(&felt.told_to_wait),
             count(&felt.unanswered),
+            count(&felt.not_made),
             most >> 20,
             before >> 20,
         );
@@ -176,44 +187,43 @@ fn a_flood_of_strangers_costs_no_host_a_sample() {
     assert!(entries < MOST_ENTRIES, "strangers fill the audit log: {entries} entries");
 }
 
-/// A host of the address that all hosts have comes back again and again, and a person there logs in, until it is over. Gives
-/// the longest that each took.
-fn come_and_go(server: &Server, password: Option<&str>, over: &AtomicBool) -> (Duration, Option<Duration>) {
-    let (mut back, mut logged_in) = (Duration::ZERO, None);
-    while !over.load(Relaxed) {
-        let begun = Instant::now();
-        while !comes_in(server) {
-            assert!(begun.elapsed() < MOST_PATIENCE, "a host that is known does not get in");
-            std::thread::sleep(PAUSE);
-        }
-        back = back.max(begun.elapsed());
-        if let Some(password) = password {
-            logged_in = logged_in.max(Some(log_in(server, password)));
-        }
-        std::thread::sleep(3 * PAUSE);
-    }
+/// The host that comes and goes.
+fn guest() -> Hello {
+    hello(7, "guest")
+}
+
+/// A host of the address that all hosts have comes back, and a person there logs in, and some seconds pass. Gives how long
+/// each took.
+async fn come_and_go(server: &Server, password: Option<&str>) -> (Duration, Duration) {
+    let back = come_back(server, guest()).await;
+    let logged_in = match password {
+        Some(password) => log_in(server, password).await,
+        None => Duration::ZERO,
+    };
+    sleep(3 * PAUSE).await;
     (back, logged_in)
 }
 
-/// Whether a host that joined before is welcome now.
-fn comes_in(server: &Server) -> bool {
-    let Ok(mut peer) = Tls::usual().connect(server.clients) else { return false };
-    peer.say(introduction(7));
-    match peer.hear() {
-        Ok(Some(ServerMessage::Welcome(_))) => true,
-        Ok(Some(other)) => panic!("a host that is known hears {other:?}"),
-        _ => false,
+/// Tries until it is welcome; gives how long it took.
+async fn come_back(server: &Server, hello: Hello) -> Duration {
+    let (begun, tls) = (Instant::now(), Tls::usual().config());
+    loop {
+        match at_home(tls.clone(), server.clients, hello.clone()).await {
+            Some(ServerMessage::Welcome(_)) => return begun.elapsed(),
+            Some(other) => panic!("a host that is known hears {other:?}"),
+            None if begun.elapsed() < MOST_PATIENCE => sleep(PAUSE).await,
+            None => panic!("a host that is known does not get in within {MOST_PATIENCE:?}"),
+        }
     }
 }
 
 /// Logs in, again and again where there is no room; gives how long it took.
-fn log_in(server: &Server, password: &str) -> Duration {
-    let body = format!("{{\"name\":\"admin\",\"password\":\"{password}\"}}");
+async fn log_in(server: &Server, password: &str) -> Duration {
     let begun = Instant::now();
     loop {
-        match send(server.http, "POST", "/api/v1/session", &body, None) {
-            (200, _) => return begun.elapsed(),
-            (429 | 503, _) if begun.elapsed() < MOST_PATIENCE => std::thread::sleep(PAUSE),
+        match attack::log_in(server.http, "admin", password).await {
+            Some(200) => return begun.elapsed(),
+            None | Some(429 | 503) if begun.elapsed() < MOST_PATIENCE => sleep(PAUSE).await,
             other => panic!("a person cannot log in: {other:?}"),
         }
     }

@@ -249,6 +249,8 @@ pub struct Hasher {
     waiting: Arc<Semaphore>,
     /// Places of `waiting` that strangers may take.
     strangers: Arc<Semaphore>,
+    /// The stranger whose turn is next, or now: all others let people go first who are known.
+    first_stranger: Arc<Semaphore>,
     memory: Arc<Mutex<Memory>>,
 }
 
@@ -268,6 +270,7 @@ impl Default for Hasher {
             working: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
             strangers: Arc::new(Semaphore::new(AT_ONCE + WAITING_STRANGERS)),
+            first_stranger: Arc::new(Semaphore::new(AT_ONCE)),
             memory: Arc::default(),
         }
     }
@@ -296,15 +299,19 @@ impl Hasher {
         asks: Asks,
         work: impl FnOnce(&mut [Block]) -> Result<T, HashError> + Send + 'static,
     ) -> Result<T, HashError> {
-        let stranger =
-            (asks == Asks::Stranger).then(|| self.strangers.clone().try_acquire_owned()).transpose();
-        let stranger = stranger.map_err(|_| HashError::Busy)?;
+        let is_stranger = asks == Asks::Stranger;
+        let one = is_stranger.then(|| self.strangers.clone().try_acquire_owned()).transpose();
+        let one = one.map_err(|_| HashError::Busy)?;
         let place = self.waiting.clone().try_acquire_owned().map_err(|_| HashError::Busy)?;
+        let first = match is_stranger {
+            true => self.first_stranger.clone().acquire_owned().await.ok(),
+            false => None,
+        };
         let turn = self.working.clone().acquire_owned().await.map_err(|_| HashError::System)?;
         let memory = self.memory.clone();
         let done = tokio::task::spawn_blocking(move || {
             // Held by the work itself: who asked may be gone, and the CPU is used all the same.
-            let _held = (stranger, place, turn);
+            let _held = (one, place, first, turn);
             // One at a time has its turn, so that nobody waits for it here.
             let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
             memory.0.resize(MEMORY_KIB as usize, Block::new());
@@ -395,6 +402,23 @@ mod tests {
         let parsed = PasswordHash::new(made.text()).unwrap();
         assert!(argon2().unwrap().verify_password(password.0.as_bytes(), &parsed).is_ok());
         assert!(is_usual(&parsed) && is_usual(&PasswordHash::new(NOBODY).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn people_who_are_known_wait_for_one_stranger_at_most() {
+        let hasher = Hasher::default();
+        let done = std::cell::Cell::new(0);
+        let strangers = futures_util::future::join_all((0..WAITING_STRANGERS).map(async |_| {
+            slowly(&hasher, Asks::Stranger).await.unwrap();
+            done.set(done.get() + 1);
+        }));
+        let known = async {
+            slowly(&hasher, Asks::Known).await.unwrap();
+            done.get()
+        };
+        // The strangers come first.
+        let (_, before) = tokio::join!(strangers, known);
+        assert!(before <= 1, "{before} strangers were served before");
     }
 
     #[test]

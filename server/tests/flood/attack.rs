@@ -14,7 +14,6 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_util::codec::{Decoder, Encoder};
-use vitals_wire::bounded::Text;
 use vitals_wire::ids::{HostId, Secret};
 use vitals_wire::message::{ClientCodec, Hello, ServerMessage};
 use vitals_wire::token::JoinToken;
@@ -23,6 +22,8 @@ use crate::support::peer::hello;
 
 /// How long an attacker holds a connection: longer than the server lets a stranger.
 const HELD: Duration = Duration::from_secs(12);
+/// How long a host or a person waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two looks at the clock.
 const STEP: Duration = Duration::from_millis(20);
 
@@ -43,7 +44,9 @@ pub struct Felt {
     pub told_to_wait: AtomicU64,
     /// Of these, those that got in.
     pub logged_in: AtomicU64,
-    /// Connections that could not be made, or were closed without a word.
+    /// Connections that could not be made.
+    pub not_made: AtomicU64,
+    /// Connections that were closed without a word.
     pub unanswered: AtomicU64,
 }
 
@@ -110,7 +113,7 @@ async fn connect(plan: &Plan, number: u64, to: SocketAddr) -> Option<TcpStream> 
 /// One of six ways not to shake hands.
 async fn bad_handshake(plan: Plan, number: u64, felt: Arc<Felt>) {
     let Some(mut stream) = connect(&plan, number, plan.clients).await else {
-        felt.unanswered.fetch_add(1, Relaxed);
+        felt.not_made.fetch_add(1, Relaxed);
         return;
     };
     felt.handshakes.fetch_add(1, Relaxed);
@@ -149,20 +152,24 @@ async fn bad_handshake(plan: Plan, number: u64, felt: Arc<Felt>) {
 
 /// What a host hears first that has no token, one that nobody made, or another's id.
 async fn introduced(plan: &Plan, stream: TcpStream, number: u64) -> Option<ServerMessage> {
-    let name = ServerName::try_from("any.example").unwrap();
-    let mut tls = TlsConnector::from(plan.tls.clone()).connect(name, stream).await.ok()?;
     let mut random = [0; 32];
     fastrand::fill(&mut random);
     let token =
         JoinToken { secret: Secret(random), expires_ms: i64::MAX, pins: Vec::new(), addresses: Vec::new() };
-    let hello =
-        Hello { secret: Secret(random), name: Text::cut(&format!("stranger-{number}")), ..hello(1, "") };
+    let hello = Hello { secret: Secret(random), ..hello(1, &format!("stranger-{number}")) };
     let mine = HostId(random[..16].try_into().unwrap());
     let hello = match number / 6 % 3 {
         0 => Hello { host: mine, ..hello },
         1 => Hello { host: mine, token: Some(token.said()), ..hello },
         _ => Hello { host: plan.host, ..hello },
     };
+    first_word(plan.tls.clone(), stream, hello).await
+}
+
+/// What the server says to this `Hello`.
+async fn first_word(tls: Arc<ClientConfig>, stream: TcpStream, hello: Hello) -> Option<ServerMessage> {
+    let name = ServerName::try_from("any.example").unwrap();
+    let mut tls = TlsConnector::from(tls).connect(name, stream).await.ok()?;
     let (mut codec, mut bytes) = (ClientCodec::new(), BytesMut::new());
     codec.encode(hello.into(), &mut bytes).unwrap();
     tls.write_all(&bytes).await.ok()?;
@@ -178,30 +185,45 @@ async fn introduced(plan: &Plan, stream: TcpStream, number: u64) -> Option<Serve
     }
 }
 
+/// What a host hears that is at home at 127.0.0.1; `None` where it does not get so far within the time that clients take.
+pub async fn at_home(tls: Arc<ClientConfig>, to: SocketAddr, hello: Hello) -> Option<ServerMessage> {
+    let hear = async { first_word(tls, TcpStream::connect(to).await.ok()?, hello).await };
+    timeout(PATIENCE, hear).await.ok()?
+}
+
 async fn wrong_login(plan: Plan, number: u64, felt: Arc<Felt>) {
     let Some(mut stream) = connect(&plan, number, plan.http).await else {
-        felt.unanswered.fetch_add(1, Relaxed);
+        felt.not_made.fetch_add(1, Relaxed);
         return;
     };
     felt.logins.fetch_add(1, Relaxed);
     let name = if number.is_multiple_of(2) { "admin".to_owned() } else { format!("nobody-{number}") };
-    let body = format!("{{\"name\":\"{name}\",\"password\":\"wrong password {number}\"}}");
-    let to = plan.http;
+    let asked =
+        timeout(HELD, ask_in(&mut stream, plan.http, &name, &format!("wrong password {number}"))).await;
+    match asked {
+        Ok(Some(401)) => felt.wrong.fetch_add(1, Relaxed),
+        Ok(Some(429 | 503)) => felt.told_to_wait.fetch_add(1, Relaxed),
+        Ok(Some(200..300)) => felt.logged_in.fetch_add(1, Relaxed),
+        _ => felt.unanswered.fetch_add(1, Relaxed),
+    };
+}
+
+/// Status of a login over this connection.
+async fn ask_in(stream: &mut TcpStream, to: SocketAddr, name: &str, password: &str) -> Option<u16> {
+    let body = format!("{{\"name\":\"{name}\",\"password\":\"{password}\"}}");
     let request = format!(
         "POST /api/v1/session HTTP/1.1\r\nHost: {to}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
          Connection: close\r\n\r\n{body}",
         body.len()
     );
+    stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = Vec::new();
-    let talked = async {
-        stream.write_all(request.as_bytes()).await?;
-        stream.read_to_end(&mut answer).await
-    };
-    let _ = timeout(HELD, talked).await;
-    match answer.get(9..12) {
-        Some(b"401") => felt.wrong.fetch_add(1, Relaxed),
-        Some(b"429" | b"503") => felt.told_to_wait.fetch_add(1, Relaxed),
-        Some([b'2', ..]) => felt.logged_in.fetch_add(1, Relaxed),
-        _ => felt.unanswered.fetch_add(1, Relaxed),
-    };
+    stream.read_to_end(&mut answer).await.ok()?;
+    std::str::from_utf8(answer.get(9..12)?).ok()?.parse().ok()
+}
+
+/// Status of a person's login from 127.0.0.1.
+pub async fn log_in(to: SocketAddr, name: &str, password: &str) -> Option<u16> {
+    let asked = async { ask_in(&mut TcpStream::connect(to).await.ok()?, to, name, password).await };
+    timeout(PATIENCE, asked).await.ok()?
 }

@@ -93,14 +93,14 @@ impl Tls {
         Self { config: Arc::new(config), look }
     }
 
-    /// As a client of Vitals does.
-    pub fn usual() -> Self {
-        Self::with(&[&rustls::version::TLS13], &["vitals/1"])
-    }
-
     /// For who shakes hands in another way.
     pub fn config(&self) -> Arc<ClientConfig> {
         self.config.clone()
+    }
+
+    /// As a client of Vitals does.
+    pub fn usual() -> Self {
+        Self::with(&[&rustls::version::TLS13], &["vitals/1"])
     }
 
     /// Shakes hands over this connection.
