@@ -145,7 +145,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         metrics: metrics.clone(),
         targets: known_targets,
         place: place.clone(),
-        auth: api::auth::Auth::default(),
+        auth: api::auth::Auth::knowing(state.login_addresses()),
         keep_raw: config.store.keep_raw,
     };
     let control = control::bind(data_dir.path()).context("cannot make the socket for commands")?;
