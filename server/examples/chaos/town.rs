@@ -95,8 +95,7 @@ impl Town {
 
     /// Makes the token that all hosts join with, through the proxy. The server runs.
     pub fn make_token(&self) -> anyhow::Result<()> {
-        let token =
-            join_token(&self.wish.server, &self.server_data(), &self.proxies[0].address.to_string())?;
+        let token = join_token(&self.wish.server, &self.server_data(), &self.proxies[0].address.to_string())?;
         Ok(std::fs::write(self.token_file(), token)?)
     }
 

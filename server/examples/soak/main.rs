@@ -131,7 +131,8 @@ async fn soak(flags: Flags, dir: &Path) -> anyhow::Result<()> {
         let pid = process.pid().ok_or_else(|| anyhow!("{name} has no id"))?;
         if name == "server" {
             // Its address is the first of the arguments after --listen; the token has to name one.
-            let address = (process.spec.arguments)(1).into_iter().skip_while(|word| word != "--listen").nth(1);
+            let address =
+                (process.spec.arguments)(1).into_iter().skip_while(|word| word != "--listen").nth(1);
             let token = join_token(&flags.server, &dir.join("server"), &address.unwrap_or_default())?;
             std::fs::write(token_file(dir), token)?;
         }

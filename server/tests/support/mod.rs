@@ -5,5 +5,7 @@ pub mod client;
 pub mod influxd;
 pub mod peer;
 pub mod readings;
+pub mod secrets;
 pub mod server;
 pub mod tls;
+pub mod wire;
