@@ -121,7 +121,7 @@ pub enum News {
 pub enum TrustNews {
     /// A server took this host for the first time, as far as is known here.
     Joined,
-    /// A server does not know this host, which joins again with its token.
+    /// A server does not take this host by its secret; it shows its token again.
     TokenAgain,
     /// The new secret is not known to the server: the old one is shown again.
     OldSecret,

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod client;
+pub mod cutter;
 pub mod influxd;
 pub mod peer;
 pub mod readings;

@@ -59,7 +59,7 @@ pub fn remember_printed(out: &str) {
     for word in out.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')) {
         if word.starts_with(vitals_wire::token::PREFIX) {
             remember_join_token(word);
-        } else if word.starts_with("vt_") {
+        } else if word.starts_with("vt_") && word.len() == 46 {
             remember("an API token", word);
         }
     }

@@ -50,10 +50,22 @@ impl Wire {
     }
 }
 
+/// What the server says is heard also where it takes nothing more, which rustls's own stream would find out first.
+fn read(tls: &mut StreamOwned<ClientConnection, TcpStream>, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match tls.conn.reader().read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            done => return done,
+        }
+        tls.conn.read_tls(&mut tls.sock)?;
+        tls.conn.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    }
+}
+
 impl Read for Wire {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Tls(tls) => tls.read(bytes),
+            Self::Tls(tls) => read(tls, bytes),
             Self::Plain(plain) => plain.read(bytes),
         }
     }

@@ -1,6 +1,6 @@
 //! Joining, secrets, and whom to trust from now on: what is said of these on each connection, and what is to be kept.
 //!
-//! - The token is said until a server took this host, and again to one that does not know it (any more).
+//! - The token is said until a server took this host, and again to one that does not take it by its secret (any more).
 //! - Asked for a new secret, the host keeps a second one and then says it. From the next connection on it shows the second,
 //!   and the first again where that is refused. Once the second was taken, the first is forgotten. Cut between any two of
 //!   these steps, one of both still opens the door.
@@ -200,17 +200,20 @@ impl Access {
                 }
                 true
             }
+            // Not known any more; or a token may have been made that lets this host in again.
+            Refusal::NotEnrolled | Refusal::Credential | Refusal::Revoked
+                if self.token.is_some() && !self.connection.said_token =>
+            {
+                self.is_joined = false;
+                events.push(Event::Trust(TrustNews::TokenAgain));
+                true
+            }
             Refusal::Credential => {
                 // Neither, then. Both have another try later.
                 if let Some(next) = &mut self.next {
                     next.may_hold = true;
                 }
                 false
-            }
-            Refusal::NotEnrolled if self.token.is_some() && !self.connection.said_token => {
-                self.is_joined = false;
-                events.push(Event::Trust(TrustNews::TokenAgain));
-                true
             }
             _ => false,
         }
