@@ -57,7 +57,7 @@ pub fn remember_join_token(token: &str) {
 /// The tokens in what a command printed.
 pub fn remember_printed(out: &str) {
     for word in out.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')) {
-        if word.starts_with(vitals_wire::token::PREFIX) {
+        if word.parse::<JoinToken>().is_ok() {
             remember_join_token(word);
         } else if word.starts_with("vt_") && word.len() == 46 {
             remember("an API token", word);

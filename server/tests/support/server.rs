@@ -149,7 +149,17 @@ impl Server {
 
     /// Status and body of a request with this server's API token, and with a body of JSON where it is not empty.
     pub fn send(&self, method: &str, path: &str, json: &str) -> (u16, String) {
-        ask(self.page(), self.http, method, path, json, self.token.as_deref())
+        let bearer = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        let headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("Authorization", &**bearer)).collect();
+        let answer = self.ask(method, path, json, &headers);
+        (answer.status, answer.body)
+    }
+
+    /// The answer to a request with these headers and no token.
+    pub fn ask(&self, method: &str, path: &str, json: &str, headers: &[(&str, &str)]) -> Answer {
+        let answer = ask(self.page(), self.http, method, path, json, headers);
+        secrets::remember_printed(&answer.body);
+        answer
     }
 
     /// A connection to the page's port: TLS that trusts the server's own certificate where it does not listen on loopback.
@@ -264,18 +274,25 @@ pub fn api_token(data_dir: &Path, name: &str, args: &[&str]) -> Option<String> {
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
-/// Status and body of a request.
+/// An answer of the API.
+pub struct Answer {
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    pub body: String,
+}
+
 fn ask(
     mut stream: Box<dyn Stream>,
     address: SocketAddr,
     method: &str,
     path: &str,
     json: &str,
-    token: Option<&str>,
-) -> (u16, String) {
+    headers: &[(&str, &str)],
+) -> Answer {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    if let Some(token) = token {
-        head += &format!("Authorization: Bearer {token}\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
     }
     if !json.is_empty() {
         head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
@@ -291,7 +308,7 @@ fn ask(
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {answer:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
     if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-        return (status, body.to_owned());
+        return Answer { status, head: head.to_owned(), body: body.to_owned() };
     }
     let (mut rest, mut whole) = (body, String::new());
     while let Some((size, after)) = rest.split_once("\r\n") {
@@ -299,7 +316,7 @@ fn ask(
         whole.push_str(&after[..size]);
         rest = after.get(size + 2..).unwrap_or_default();
     }
-    (status, whole)
+    Answer { status, head: head.to_owned(), body: whole }
 }
 
 /// The value of `name=value` or `name="value"` in a line of a log.
