@@ -302,6 +302,4 @@ fn configurations_show_none(top: &Path, [password, influx, token]: &[&str; 3]) {
     client(&["--config", &broken], &[]);
     let damaged = file(top, "damaged-client.toml", &format!("token = \"{damaged}\"\n"));
     client(&["--config", &damaged], &[]);
-    let misplaced = file(top, "misplaced-client.toml", &format!("interval = \"{token}\"\n"));
-    client(&["--config", &misplaced], &[]);
 }

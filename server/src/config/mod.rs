@@ -39,16 +39,31 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// The file is not what it should be.
-    #[error("{file}: {error}", file = file.display())]
+    #[error("{file}:{line}:{column}: {message}", file = file.display())]
     Invalid {
         /// The file.
         file: PathBuf,
-        /// Line, key and reason.
-        error: Box<toml::de::Error>,
+        /// Its line, from 1.
+        line: usize,
+        /// The character in it, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
     },
     /// A value that cannot be.
     #[error("{0}")]
     Value(String),
+}
+
+/// Where the error is and what it is. Not the line itself, which toml would show: there may be a secret in it.
+fn invalid(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    ConfigError::Invalid {
+        file: file.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
+        message: error.message().to_owned(),
+    }
 }
 
 /// All that can be configured.
@@ -104,8 +119,7 @@ impl Config {
     fn from_file(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::Unreadable { file: file.to_owned(), error })?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Invalid { file: file.to_owned(), error: Box::new(error) })
+        toml::from_str(&text).map_err(|error| invalid(file, &text, &error))
     }
 
     fn lay_over(&mut self, over: Overrides) {
