@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::peer::{self, Peer};
+use support::secrets;
 use support::server::{Server, api_token, wait_for};
 
 const PHRASE: &str = "a phrase of five words";
@@ -39,7 +40,9 @@ impl Answer {
 
     /// The cookie that it sets, as a browser sends it back.
     fn cookie(&self) -> String {
-        self.header("set-cookie").unwrap().split(';').next().unwrap().to_owned()
+        let cookie = self.header("set-cookie").unwrap().split(';').next().unwrap();
+        secrets::remember("a login's id", cookie.split_once('=').unwrap().1);
+        cookie.to_owned()
     }
 }
 
@@ -83,6 +86,7 @@ impl Asker {
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        secrets::remember_printed(body);
         Answer { status, head: head.to_owned(), body: body.to_owned() }
     }
 
@@ -124,7 +128,12 @@ fn command(dir: &Path, args: &[&str], stdin: &str) -> Output {
         .unwrap();
     // Who needs none may be gone.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child.wait_with_output().unwrap()
+    if stdin.len() >= 8 {
+        secrets::remember("a password", stdin.trim_end());
+    }
+    let output = child.wait_with_output().unwrap();
+    secrets::remember_printed(&String::from_utf8_lossy(&output.stdout));
+    output
 }
 
 /// The standard output of a command that must succeed.
@@ -488,7 +497,8 @@ fn the_commands_work_beside_a_server_and_without_one() {
     assert!(!server.log_text().contains(made.trim_end()));
 
     server.stop();
-    let file = dir.path().join("new-password");
+    let elsewhere = home();
+    let file = elsewhere.path().join("new-password");
     std::fs::write(&file, format!("{OTHER} again\n")).unwrap();
     done(dir.path(), &["user", "passwd", "admin", "--password-file", file.to_str().unwrap()], "");
     done(dir.path(), &["user", "remove", "ann"], "");

@@ -14,16 +14,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::peer::{hello, joining, now_ms, sample};
-use support::server::{Server, wait_for};
+use support::server::{Server, token_for, wait_for};
 use tokio_util::sync::CancellationToken;
 use vitals_client::clock::{SampleClock, Stamp};
+use vitals_client::link::connector::Connector;
 use vitals_client::link::driver::{Link, Observer, Source};
 use vitals_client::link::event::{Event, Waiting};
 use vitals_client::link::protocol::{Protocol, Settings};
-use vitals_client::link::tcp::Tcp;
+use vitals_client::link::tls::{Pins, Tls};
 use vitals_client::queue::Caps;
 use vitals_client::spool::Spool;
+use vitals_client::trust::{Basis, Pin};
 use vitals_wire::sample::Sample;
+use vitals_wire::token::JoinToken;
 
 const INTERVAL: Duration = Duration::from_millis(200);
 const HOUR_MS: i64 = 3_600_000;
@@ -105,6 +108,13 @@ impl Observer for Accountant {
     }
 }
 
+/// TLS that lets through the server at this address alone, by the pins of its token.
+fn trusting(server: SocketAddr) -> Tls {
+    let token: JoinToken = token_for(server).unwrap().parse().unwrap();
+    let pins = Pins::new(token.pins.into_iter().map(Pin).collect());
+    Tls::new(Basis::Pins, Arc::new(pins), None).unwrap()
+}
+
 /// A client in this process.
 struct Host {
     name: &'static str,
@@ -121,7 +131,7 @@ impl Host {
         let now = Instant::now();
         let link = Link {
             protocol: Protocol::new(settings, joining(server, hello(number, name)), now).with_spool(now),
-            connect: Tcp::new(vec![server.to_string()]),
+            connect: Connector::new(vec![server.to_string()], Some(trusting(server)), None),
             source: Clocked {
                 wall: wall.clone(),
                 clock: SampleClock::new(3, INTERVAL),

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::client::Client;
-use support::peer::{Peer, hello, now_ms, sample};
-use support::server::{Server, command, send, wait_for};
+use support::peer::{self, Peer, hello, now_ms, sample};
+use support::server::{Server, command, wait_for};
 use vitals_wire::bounded::{List, Text};
-use vitals_wire::ids::Secret;
 use vitals_wire::message::{Hello, Label, NewSecret, Refusal, Refused, Welcome};
 use vitals_wire::token::JoinToken;
 
@@ -74,7 +73,7 @@ impl Scene {
     }
 
     fn api(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
-        let (status, body) = send(self.server.http, method, path, body, self.server.token.as_deref());
+        let (status, body) = self.server.send(method, path, body);
         (status, serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}")))
     }
 
@@ -99,8 +98,8 @@ fn with(token: &JoinToken, hello: Hello) -> Hello {
     Hello { token: Some(token.said()), ..hello }
 }
 
-fn secret(byte: u8, hello: Hello) -> Hello {
-    Hello { secret: Secret([byte; 32]), ..hello }
+fn secret(number: u8, hello: Hello) -> Hello {
+    Hello { secret: peer::secret(number), ..hello }
 }
 
 #[test]
@@ -121,7 +120,6 @@ fn a_client_joins_with_one_string_and_comes_again_without_it() {
     let server = scene.server.clients.to_string();
     let args = ["run", "--server", &server, "--data-dir", dir.to_str().unwrap(), "--hostname", "web"];
     let mut again = std::process::Command::new(support::client::client_binary())
-        .env("VITALS_INSECURE", "true")
         .args(args)
         .args(more)
         .stderr(std::process::Stdio::null())
@@ -141,7 +139,7 @@ fn tokens_let_in_whom_they_should_and_refuse_the_others_each_with_its_own_words(
     let scene = Scene::new();
     let refused = scene.refused(hello(1, "web"), Refusal::NotEnrolled);
     assert!(refused.text.contains("vitals-server token create"), "{}", &*refused.text);
-    let unknown = JoinToken { secret: Secret([3; 32]), expires_ms: 0, pins: vec![], addresses: vec![] };
+    let unknown = JoinToken { secret: peer::secret(99), expires_ms: 0, pins: vec![], addresses: vec![] };
     scene.refused(with(&unknown, hello(1, "web")), Refusal::TokenUnknown);
     scene.refused(Hello { token: Some(Text::cut("not a token")), ..hello(1, "web") }, Refusal::TokenUnknown);
 
@@ -309,7 +307,7 @@ fn a_secret_is_changed_without_a_moment_in_which_none_holds() {
     let (mut web, welcome) = scene.welcome(with(&scene.token(&[]), hello(1, "web")));
     assert!(!welcome.rotate_secret);
     // Nobody asked for it.
-    web.say(NewSecret { secret: Secret([7; 32]) });
+    web.say(NewSecret { secret: peer::secret(7) });
     web.send(1, sample(now_ms(), 1));
     scene.run(&["host", "rotate", "web"]);
     let asked = web.refusal();
@@ -318,13 +316,13 @@ fn a_secret_is_changed_without_a_moment_in_which_none_holds() {
 
     let (mut web, welcome) = scene.welcome(hello(1, "web"));
     assert!(welcome.rotate_secret);
-    web.say(NewSecret { secret: Secret([8; 32]) });
+    web.say(NewSecret { secret: peer::secret(8) });
     wait_for("the new secret", SOON, || scene.server.log_line("a host has a new secret"));
     drop(web);
     // It lost the new one, or never kept it: the old one holds, and it is asked again.
     let (mut web, welcome) = scene.welcome(hello(1, "web"));
     assert!(welcome.rotate_secret);
-    web.say(NewSecret { secret: Secret([9; 32]) });
+    web.say(NewSecret { secret: peer::secret(9) });
     wait_for("the newer secret", SOON, || {
         (scene.server.log_text().matches("a host has a new secret").count() == 2).then_some(())
     });

@@ -21,12 +21,12 @@ fn run(number: u8) -> Hello {
     Hello { run: RunId([number; 16]), interval_ms: 1_000, ..hello(1, "web") }
 }
 
-fn start(config: &str) -> (Server, tempfile::TempDir) {
+fn start(config: &str) -> (tempfile::TempDir, Server) {
     let dir = tempfile::Builder::new().prefix("vitals").tempdir().unwrap();
     let file = dir.path().join("server.toml");
     std::fs::write(&file, config).unwrap();
     let server = Server::start(&dir.path().join("data"), &["--config", file.to_str().unwrap()]);
-    (server, dir)
+    (dir, server)
 }
 
 fn refused(server: &Server, hello: Hello) -> Refused {
@@ -37,7 +37,7 @@ fn refused(server: &Server, hello: Hello) -> Refused {
 
 #[test]
 fn the_same_run_takes_over_at_once_and_the_host_is_up_all_the_time() {
-    let (server, _dir) = start("");
+    let (_dir, server) = start("");
     let (mut old, _) = Peer::welcome(server.clients, run(1));
     old.send(1, sample(now_ms(), 1));
     let began = Instant::now();
@@ -50,19 +50,19 @@ fn the_same_run_takes_over_at_once_and_the_host_is_up_all_the_time() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let host = server.json("/api/v1/hosts/web");
     assert_eq!(host["state"], "up");
-    assert_eq!(host["address"], old.stream.local_addr().unwrap().to_string());
+    assert_eq!(host["address"], old.stream.local_addr().to_string());
     assert!(host.get("clone_suspected").is_none(), "{host}");
     assert!(server.log_line("host down").is_none() && server.log_line("one identity").is_none());
 }
 
 #[test]
 fn another_run_is_refused_while_the_first_speaks_and_let_in_when_it_is_silent() {
-    let (server, _dir) = start("");
+    let (_dir, server) = start("");
     let (mut first, _) = Peer::welcome(server.clients, run(1));
     first.send(1, sample(now_ms(), 1));
     let silent = Instant::now();
     let no = refused(&server, run(2));
-    let address = first.stream.local_addr().unwrap().to_string();
+    let address = first.stream.local_addr().to_string();
     assert_eq!((no.code, no.retry), (Refusal::IdentityInUse, true));
     assert!(no.text.contains(&address) && no.text.contains("web"), "{}", &*no.text);
     assert_eq!(server.metric("vitals_refused_total{reason=\"identity_in_use\"}"), 1.0);
@@ -83,7 +83,7 @@ fn another_run_is_refused_while_the_first_speaks_and_let_in_when_it_is_silent() 
 
 #[test]
 fn a_client_that_restarts_again_and_again_is_no_clone() {
-    let (server, _dir) = start("");
+    let (_dir, server) = start("");
     for number in 1..=20 {
         let mut peer = wait_for("its welcome", Duration::from_secs(5), || {
             let mut peer = Peer::connect(server.clients);
@@ -99,18 +99,18 @@ fn a_client_that_restarts_again_and_again_is_no_clone() {
 
 #[test]
 fn a_clone_is_reported_with_both_addresses_once() {
-    let (server, _dir) = start("");
+    let (_dir, server) = start("");
     let (mut first, _) = Peer::welcome(server.clients, run(1));
     let mut seconds = Vec::new();
     for batch in 1..=6 {
         assert_eq!(first.send(batch, sample(now_ms(), batch)).refused.len(), 0, "the first stays");
         let mut second = Peer::connect(server.clients);
-        seconds.push(second.stream.local_addr().unwrap().to_string());
+        seconds.push(second.stream.local_addr().to_string());
         second.say(run(2));
         assert_eq!(second.refusal().code, Refusal::IdentityInUse);
         std::thread::sleep(Duration::from_millis(20));
     }
-    let one = first.stream.local_addr().unwrap().to_string();
+    let one = first.stream.local_addr().to_string();
     let line = server.log_line("two clients use one identity").unwrap();
     assert!(line.contains("web") && line.contains(&one) && line.contains(&seconds[1]), "{line}");
     let reports = server.log_text().matches("two clients use one identity").count();
@@ -124,7 +124,7 @@ fn a_clone_is_reported_with_both_addresses_once() {
 
 #[test]
 fn a_host_over_its_limits_keeps_its_connection_and_another_is_untouched() {
-    let (server, _dir) = start("[limits]\nsamples_per_second = 1\nseries = 10\n");
+    let (_dir, server) = start("[limits]\nsamples_per_second = 1\nseries = 10\n");
     let (mut flood, _) = Peer::welcome(server.clients, run(1));
     let (mut bystander, _) = Peer::welcome(server.clients, hello(2, "db"));
     let mut dropped = 0;

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;
-use support::peer::{now_ms, sample};
+use support::peer::{Peer, READ_TIMEOUT, hello, now_ms, sample};
 use support::server::{Server, wait_for};
-use support::tls::{Tls, TlsPeer, introduction};
+use support::tls::Tls;
 use vitals_server::tls::pair::{Pair, Pin, certificates_of};
 use vitals_wire::bounded::List;
-use vitals_wire::message::{Learnt, Refusal, ServerMessage};
+use vitals_wire::message::{Hello, Learnt, Refusal, ServerMessage};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -40,13 +40,13 @@ impl Scene {
     }
 
     fn start(&self) -> Server {
-        Server::start_tls(&self.data(), &[])
+        Server::start(&self.data(), &[])
     }
 
     /// A server with this under `[clients]`.
     fn start_with(&self, clients: &str) -> Server {
         let config = self.config(clients);
-        Server::start_tls(&self.data(), &["--config", config.to_str().unwrap()])
+        Server::start(&self.data(), &["--config", config.to_str().unwrap()])
     }
 
     fn config(&self, clients: &str) -> PathBuf {
@@ -91,6 +91,11 @@ impl Scene {
     }
 }
 
+/// What a host of this id says first.
+fn introduction(id: u8) -> Hello {
+    hello(id, &format!("host-{id}"))
+}
+
 fn failed(server: &Server, reason: &str) -> f64 {
     server.metric(&format!("vitals_handshakes_failed_total{{reason=\"{reason}\"}}"))
 }
@@ -103,14 +108,14 @@ fn is_told(server: &Server, reason: &str, count: f64) -> String {
 
 /// What comes of a handshake whose end the client sees with its first reading.
 fn error_of(tls: &Tls, server: SocketAddr) -> String {
-    match tls.connect(server).and_then(|mut peer| peer.hear().map(|heard| format!("{heard:?}"))) {
+    match tls.connect(server).and_then(|mut peer| peer.try_hear().map(|heard| format!("{heard:?}"))) {
         Ok(heard) => panic!("let in, and heard {heard}"),
         Err(error) => error.to_string(),
     }
 }
 
 /// The connection is served as ever.
-fn lives_on(peer: &mut TlsPeer, batch: u64) {
+fn lives_on(peer: &mut Peer, batch: u64) {
     assert_eq!(&*peer.send(batch, sample(now_ms(), batch)).batches, [batch]);
 }
 
@@ -134,8 +139,8 @@ fn only_tls_1_3_with_our_protocol_is_spoken() {
     let both = Tls::with(&[&TLS12, &TLS13], &["h2", "vitals/1"]);
     let mut peer = both.connect(server.clients).unwrap();
     peer.introduce(introduction(1));
-    assert_eq!(peer.stream.conn.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
-    assert_eq!(peer.stream.conn.alpn_protocol(), Some(&b"vitals/1"[..]));
+    assert_eq!(peer.stream.tls().protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(peer.stream.tls().alpn_protocol(), Some(&b"vitals/1"[..]));
     lives_on(&mut peer, 1);
 }
 
@@ -148,8 +153,8 @@ fn nothing_is_resumed_and_no_ticket_is_given() {
         let mut peer = tls.connect(server.clients).unwrap();
         peer.introduce(introduction(1));
         lives_on(&mut peer, 1);
-        assert_eq!(peer.handshake(), Some(HandshakeKind::Full));
-        assert_eq!(peer.stream.conn.tls13_tickets_received(), 0);
+        assert_eq!(peer.stream.tls().handshake_kind(), Some(HandshakeKind::Full));
+        assert_eq!(peer.stream.tls().tls13_tickets_received(), 0);
     }
 }
 
@@ -157,9 +162,9 @@ fn nothing_is_resumed_and_no_ticket_is_given() {
 fn the_key_is_what_the_command_shows_stays_over_restarts_and_is_its_owners_alone() {
     let scene = Scene::new();
     let mut server = scene.start();
-    let (peer, welcome) = TlsPeer::welcome(server.clients, introduction(1));
-    assert_eq!(*welcome.pins, [peer.pin.0]);
-    let pin = peer.pin.to_string();
+    let (peer, welcome) = Peer::welcome(server.clients, introduction(1));
+    assert_eq!(*welcome.pins, [peer.pin.unwrap().0]);
+    let pin = peer.pin.unwrap().to_string();
     assert_eq!(scene.cert(&["show"])["keys"][0]["pin"], pin);
     drop(peer);
     assert!(server.stop().success());
@@ -170,7 +175,7 @@ fn the_key_is_what_the_command_shows_stays_over_restarts_and_is_its_owners_alone
     assert!(!files.is_empty() && files.iter().all(|file| mode(file) == 0o600), "{files:?}");
 
     let server = scene.start();
-    assert_eq!(Tls::usual().connect(server.clients).unwrap().pin.to_string(), pin);
+    assert_eq!(Tls::usual().connect(server.clients).unwrap().pin.unwrap().to_string(), pin);
     assert!(!server.log_text().contains("PRIVATE"));
 }
 
@@ -193,9 +198,9 @@ fn a_damaged_key_keeps_the_server_from_starting_and_is_named() {
 fn a_key_is_announced_learnt_and_switched_to_while_connections_live_on() {
     let scene = Scene::new();
     let server = scene.start();
-    let (mut old, _) = TlsPeer::welcome(server.clients, introduction(1));
+    let (mut old, _) = Peer::welcome(server.clients, introduction(1));
     lives_on(&mut old, 1);
-    let first = old.pin.to_string();
+    let first = old.pin.unwrap().to_string();
 
     let announced = scene.cert(&["rotate"]);
     assert_eq!(
@@ -209,8 +214,8 @@ fn a_key_is_announced_learnt_and_switched_to_while_connections_live_on() {
     assert!(!refused.status.success() && error.contains("host-1") && error.contains("--force"), "{error}");
 
     // Who comes hears of both and says so once they are kept.
-    let (mut other, welcome) = TlsPeer::welcome(server.clients, introduction(2));
-    assert_eq!(other.pin.to_string(), first);
+    let (mut other, welcome) = Peer::welcome(server.clients, introduction(2));
+    assert_eq!(other.pin.unwrap().to_string(), first);
     assert_eq!(welcome.pins.iter().map(|pin| Pin(*pin).to_string()).collect::<Vec<_>>(), [&*first, &*next]);
     for peer in [&mut other, &mut old] {
         peer.say(Learnt { pins: welcome.pins.clone() });
@@ -221,17 +226,17 @@ fn a_key_is_announced_learnt_and_switched_to_while_connections_live_on() {
     let switched = scene.cert(&["rotate", "--switch"]);
     assert_eq!((&switched["done"], &switched["keys"][0]["pin"]), (&"in use".into(), &next.clone().into()));
 
-    let (new, welcome) = TlsPeer::welcome(server.clients, introduction(3));
-    assert_eq!(new.pin.to_string(), next);
-    assert_eq!(*welcome.pins, [new.pin.0]);
+    let (new, welcome) = Peer::welcome(server.clients, introduction(3));
+    assert_eq!(new.pin.unwrap().to_string(), next);
+    assert_eq!(*welcome.pins, [new.pin.unwrap().0]);
     lives_on(&mut old_after_orders(old), 2);
 }
 
 /// A peer that has read whatever the server had to tell it.
-fn old_after_orders(mut peer: TlsPeer) -> TlsPeer {
-    peer.stream.sock.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    while let Ok(Some(_)) = peer.hear() {}
-    peer.stream.sock.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+fn old_after_orders(mut peer: Peer) -> Peer {
+    peer.stream.set_read_timeout(Duration::from_millis(300));
+    while let Ok(Some(_)) = peer.try_hear() {}
+    peer.stream.set_read_timeout(READ_TIMEOUT);
     peer
 }
 
@@ -239,10 +244,10 @@ fn old_after_orders(mut peer: TlsPeer) -> TlsPeer {
 fn who_is_connected_is_told_of_the_next_key() {
     let scene = Scene::new();
     let server = scene.start();
-    let (mut peer, _) = TlsPeer::welcome(server.clients, introduction(1));
+    let (mut peer, _) = Peer::welcome(server.clients, introduction(1));
     let announced = scene.cert(&["rotate", "--announce"]);
     assert_eq!(announced["told"], 1);
-    match peer.hear() {
+    match peer.try_hear() {
         Ok(Some(ServerMessage::Pins(pins))) => {
             assert_eq!(Pin(pins.pins[1]).to_string(), announced["keys"][1]["pin"].as_str().unwrap());
             peer.say(Learnt { pins: pins.pins });
@@ -264,8 +269,8 @@ fn an_announced_key_outlives_a_kill_and_can_be_given_up_without_a_server() {
     assert_eq!(scene.cert(&["show"])["keys"], announced["keys"]);
     assert_eq!(scene.cert(&["rotate", "--abort"])["keys"].as_array().unwrap().len(), 1);
     let server = scene.start();
-    let (peer, welcome) = TlsPeer::welcome(server.clients, introduction(1));
-    assert_eq!(*welcome.pins, [peer.pin.0]);
+    let (peer, welcome) = Peer::welcome(server.clients, introduction(1));
+    assert_eq!(*welcome.pins, [peer.pin.unwrap().0]);
 }
 
 #[test]
@@ -273,14 +278,14 @@ fn a_configured_certificate_is_read_again_but_not_with_a_key_that_nobody_announc
     let scene = Scene::new();
     let (first, first_pem) = scene.put();
     let server = scene.start_with(&scene.own_certificate());
-    let (mut old, welcome) = TlsPeer::welcome(server.clients, introduction(1));
-    assert_eq!((old.pin, &*welcome.pins), (first, &[first.0][..]));
+    let (mut old, welcome) = Peer::welcome(server.clients, introduction(1));
+    assert_eq!((old.pin, &*welcome.pins), (Some(first), &[first.0][..]));
 
     let (second, second_pem) = scene.put();
     server.hang_up();
     let line = wait_for("the refusal", SOON, || server.log_line("not read again"));
     assert!(line.contains(&second.to_string()) && line.contains("--announce"), "{line}");
-    assert_eq!(Tls::usual().connect(server.clients).unwrap().pin, first);
+    assert_eq!(Tls::usual().connect(server.clients).unwrap().pin, Some(first));
 
     // Back, announced, and in place again; seen without a signal too.
     scene.put_this(&first_pem);
@@ -290,7 +295,7 @@ fn a_configured_certificate_is_read_again_but_not_with_a_key_that_nobody_announc
     assert_eq!(announced["keys"][1]["pin"], second.to_string());
     scene.put_this(&second_pem);
     wait_for("the announced key", Duration::from_secs(20), || {
-        (Tls::usual().connect(server.clients).unwrap().pin == second).then_some(())
+        (Tls::usual().connect(server.clients).unwrap().pin == Some(second)).then_some(())
     });
     assert_eq!(scene.cert(&["show"])["keys"].as_array().unwrap().len(), 1);
     old = old_after_orders(old);
@@ -348,11 +353,11 @@ fn slow_handshakes_end_in_time() {
     is_told(&server, "timeout", 3.0);
     // Those who shook hands and say nothing more are told within TLS.
     let mut peer = Tls::usual().connect(server.clients).unwrap();
-    match peer.hear() {
+    match peer.try_hear() {
         Ok(Some(ServerMessage::Refused(refused))) => assert_eq!(refused.code, Refusal::Timeout),
         other => panic!("not refused: {other:?}"),
     }
-    assert_eq!(peer.hear().unwrap(), None);
+    assert_eq!(peer.try_hear().unwrap(), None);
 }
 
 #[test]
@@ -370,7 +375,7 @@ fn plain_tcp_where_tls_is_spoken_and_tls_where_it_is_not_are_told_in_the_log() {
     assert!(server.log_text().matches("reason=plain_tcp").count() < 50, "seldom");
     assert!(server.stop().success());
 
-    let server = Server::start(&scene.data(), &[]);
+    let server = Server::start(&scene.data(), &["--insecure"]);
     assert!(server.log_line("clients.insecure is set").is_some());
     assert!(Tls::usual().connect(server.clients).is_err());
     let line = is_told(&server, "tls_on_plain", 1.0);
@@ -402,7 +407,7 @@ fn bytes_that_are_no_tls_and_handshakes_without_end_are_cut() {
     }
     cut(&endless);
     is_told(&server, "too_large", 1.0);
-    let (mut peer, _) = TlsPeer::welcome(server.clients, introduction(1));
+    let (mut peer, _) = Peer::welcome(server.clients, introduction(1));
     lives_on(&mut peer, 1);
 }
 
@@ -411,7 +416,7 @@ fn a_flood_of_silent_strangers_from_a_hosts_own_address_keeps_nobody_out_for_lon
     let scene = Scene::new();
     let server =
         scene.start_with("hello_timeout = \"5m\"\nmax_connections = 640\nmax_strangers_per_address = 30");
-    let (mut there, _) = TlsPeer::welcome(server.clients, introduction(1));
+    let (mut there, _) = Peer::welcome(server.clients, introduction(1));
     // An answer to a sample says that its sender is no stranger any more, and its address known.
     lives_on(&mut there, 1);
     let mut silent = Vec::new();
@@ -442,7 +447,7 @@ fn keys_learnt_by_a_host_are_kept_over_a_restart() {
     let scene = Scene::new();
     let mut server = scene.start();
     scene.cert(&["rotate"]);
-    let (mut peer, welcome) = TlsPeer::welcome(server.clients, introduction(1));
+    let (mut peer, welcome) = Peer::welcome(server.clients, introduction(1));
     peer.say(Learnt { pins: List::new(welcome.pins.to_vec()).unwrap() });
     drop(peer);
     wait_for("it", SOON, || (scene.cert(&["show"])["hosts"]["learnt"] == 1).then_some(()));

@@ -167,7 +167,8 @@ impl Tls {
     fn explain(&self, server: &str, error: &io::Error) -> String {
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
             return match error.kind() {
-                io::ErrorKind::UnexpectedEof => {
+                // Reset is what a server that has not read the greeting closes with.
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
                     "the server closed the connection during the TLS handshake: it is busy, or speaks no TLS; \
                      plain TCP needs insecure = true on both sides"
                         .to_owned()

@@ -39,18 +39,31 @@ pub enum ConfigError {
         error: std::io::Error,
     },
     /// The file is not what it should be. The line itself is not shown: a secret may stand in it.
-    #[error("{file}: line {line}: {reason}", file = file.display())]
+    #[error("{file}:{line}:{column}: {message}", file = file.display())]
     Invalid {
         /// The file.
         file: PathBuf,
-        /// Where in it.
+        /// Its line, from 1.
         line: usize,
-        /// The key, and why.
-        reason: String,
+        /// The character in it, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
     },
     /// A value that cannot be.
     #[error("{0}")]
     Value(String),
+}
+
+/// Where the error is and what it is. Not the line itself, which toml would show: there may be a secret in it.
+fn invalid(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    ConfigError::Invalid {
+        file: file.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
+        message: error.message().to_owned(),
+    }
 }
 
 /// All that can be configured.
@@ -110,11 +123,7 @@ impl Config {
     }
 
     fn from_text(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error: toml::de::Error| {
-            let before = error.span().map_or(0, |span| span.start.min(text.len()));
-            let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
-            ConfigError::Invalid { file: file.to_owned(), line, reason: error.message().to_owned() }
-        })
+        toml::from_str(text).map_err(|error| invalid(file, text, &error))
     }
 
     fn lay_over(&mut self, over: Overrides) {

@@ -227,6 +227,15 @@ fn insecure_can_be_said_everywhere_and_taken_back() {
 }
 
 #[test]
+fn a_file_that_is_broken_is_named_with_the_place_and_without_what_stands_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.toml");
+    std::fs::write(&file, "[influx]\ntoken = \"hush\" \"\n").unwrap();
+    let error = Config::from_file(&file).unwrap_err().to_string();
+    assert!(error.contains("server.toml:2:") && !error.contains("hush"), "{error}");
+}
+
+#[test]
 fn a_secret_file_that_is_missing_is_named() {
     let mut config = Config::default();
     config.influx.token_file = Some("/nowhere/token".into());

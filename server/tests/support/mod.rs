@@ -2,8 +2,11 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod client;
+pub mod cutter;
 pub mod influxd;
 pub mod peer;
 pub mod readings;
+pub mod secrets;
 pub mod server;
 pub mod tls;
+pub mod wire;

@@ -1,14 +1,19 @@
 //! The real server as a process of its own, and a plain way to ask it.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
+
+use super::secrets;
 
 /// Where the files of the server at an address are, and a token that lets in whoever shows it.
 type Place = (PathBuf, Option<String>);
@@ -41,12 +46,15 @@ pub fn command(data_dir: &Path, args: &[&str]) -> (Option<i32>, String, String) 
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    let (out, error) = (text(output.stdout), text(output.stderr));
+    secrets::remember_printed(&out);
+    (output.status.code(), out, error)
 }
 
-/// A running `vitals-server`. Dropping it ends the process, by its id.
+/// A running `vitals-server`. Dropping it ends the process, by its id, and looks for secrets in its log and its files.
 pub struct Server {
     child: Child,
+    data_dir: PathBuf,
     /// Where clients connect.
     pub clients: SocketAddr,
     /// Where the API is.
@@ -71,23 +79,11 @@ impl Server {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> Self {
-        // Clients made by hand speak plain TCP.
-        Self::launch(data_dir, clients, http, &[&["--insecure"], args].concat(), env)
-    }
-
-    /// A server whose clients' port speaks TLS.
-    pub fn start_tls(data_dir: &Path, args: &[&str]) -> Self {
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::launch(data_dir, loopback, loopback, args, &[])
-    }
-
-    fn launch(
-        data_dir: &Path,
-        clients: SocketAddr,
-        http: SocketAddr,
-        args: &[&str],
-        env: &[(&str, &str)],
-    ) -> Self {
+        for (name, value) in env {
+            if (name.ends_with("TOKEN") || name.ends_with("PASSWORD")) && value.len() >= 8 {
+                secrets::remember("a secret from the environment", value);
+            }
+        }
         let mut child = Command::new(env!("CARGO_BIN_EXE_vitals-server"))
             .arg("run")
             .args(["--listen", &clients.to_string(), "--http-listen", &http.to_string()])
@@ -108,12 +104,13 @@ impl Server {
                 }
             }
         });
-        let mut server = Self { child, clients, http, log, token: None };
+        let mut server = Self { child, data_dir: data_dir.to_owned(), clients, http, log, token: None };
         let start = Instant::now();
         loop {
             if let Some(line) = server.log_line("vitals-server runs") {
                 server.clients = field(&line, "clients").parse().unwrap();
                 server.http = field(&line, "http").parse().unwrap();
+                secrets::remember_server(data_dir);
                 server.token = api_token(data_dir, &format!("test-{}", server.pid()), &["--access", "admin"]);
                 let mut places = PLACES.lock().unwrap_or_else(|error| error.into_inner());
                 let places = places.get_or_insert_default();
@@ -147,7 +144,58 @@ impl Server {
 
     /// Status and body of a GET.
     pub fn get(&self, path: &str) -> (u16, String) {
-        get(self.http, path, self.token.as_deref())
+        self.send("GET", path, "")
+    }
+
+    /// Status and body of a request with this server's API token, and with a body of JSON where it is not empty.
+    pub fn send(&self, method: &str, path: &str, json: &str) -> (u16, String) {
+        let bearer = self.token.as_ref().map(|token| format!("Bearer {token}"));
+        let headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("Authorization", &**bearer)).collect();
+        let answer = self.ask(method, path, json, &headers);
+        (answer.status, answer.body)
+    }
+
+    /// The answer to a request with these headers and no token.
+    pub fn ask(&self, method: &str, path: &str, json: &str, headers: &[(&str, &str)]) -> Answer {
+        let answer = ask(self.page(), self.http, method, path, json, headers);
+        secrets::remember_printed(&answer.body);
+        answer
+    }
+
+    /// A connection to the page's port: TLS that trusts the server's own certificate where it does not listen on loopback.
+    fn page(&self) -> Box<dyn Stream> {
+        let tcp = TcpStream::connect(self.http).unwrap();
+        tcp.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        if self.http.ip().is_loopback() {
+            return Box::new(tcp);
+        }
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_file(self.data_dir.join("tls/page.crt")).unwrap();
+        roots.add(certificate).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connection = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        Box::new(StreamOwned::new(connection, tcp))
+    }
+
+    /// A join token as the command prints it.
+    pub fn join_token(&self, args: &[&str]) -> String {
+        let (code, out, error) = command(&self.data_dir, &[&["token", "create"], args].concat());
+        assert_eq!(code, Some(0), "{error}");
+        out.trim_end().to_owned()
+    }
+
+    /// Looks for every secret that this process knows, in the log and in the files.
+    fn must_not_show_secrets(&self) {
+        secrets::remember_server(&self.data_dir);
+        let logged = secrets::in_text(&self.log_text());
+        assert!(logged.is_empty(), "the server's log holds {logged:?}:\n{}", self.log_text());
+        let kept = secrets::in_data_dir(&self.data_dir);
+        assert!(kept.is_empty(), "secrets lie in the data directory: {kept:#?}");
     }
 
     /// The JSON of a GET that must succeed.
@@ -202,6 +250,8 @@ impl Drop for Server {
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("the server's log:\n{}", self.log_text());
+        } else {
+            self.must_not_show_secrets();
         }
     }
 }
@@ -215,33 +265,50 @@ pub fn api_token(data_dir: &Path, name: &str, args: &[&str]) -> Option<String> {
         .output()
         .unwrap();
     let made: Value = serde_json::from_slice(&made.stdout).ok()?;
-    Some(made["secret"].as_str()?.to_owned())
+    let secret = made["secret"].as_str()?;
+    secrets::remember("an API token", secret);
+    Some(secret.to_owned())
 }
 
-/// Status and body of a GET with an API token.
-pub fn get(address: SocketAddr, path: &str, token: Option<&str>) -> (u16, String) {
-    send(address, "GET", path, "", token)
+/// What HTTP goes over.
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+/// An answer of the API.
+pub struct Answer {
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    pub body: String,
 }
 
-/// Status and body of a request with an API token, and with a body of JSON where it is not empty.
-pub fn send(address: SocketAddr, method: &str, path: &str, json: &str, token: Option<&str>) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+fn ask(
+    mut stream: Box<dyn Stream>,
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    json: &str,
+    headers: &[(&str, &str)],
+) -> Answer {
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    if let Some(token) = token {
-        head += &format!("Authorization: Bearer {token}\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
     }
     if !json.is_empty() {
         head += &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
     }
     write!(stream, "{head}\r\n{json}").unwrap();
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
+    match stream.read_to_end(&mut answer) {
+        // A server that is killed says no good-bye.
+        Err(error) if error.kind() != ErrorKind::UnexpectedEof => panic!("{path}: {error}"),
+        _ => {}
+    }
     let answer = String::from_utf8(answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {answer:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
     if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-        return (status, body.to_owned());
+        return Answer { status, head: head.to_owned(), body: body.to_owned() };
     }
     let (mut rest, mut whole) = (body, String::new());
     while let Some((size, after)) = rest.split_once("\r\n") {
@@ -249,7 +316,7 @@ pub fn send(address: SocketAddr, method: &str, path: &str, json: &str, token: Op
         whole.push_str(&after[..size]);
         rest = after.get(size + 2..).unwrap_or_default();
     }
-    (status, whole)
+    Answer { status, head: head.to_owned(), body: whole }
 }
 
 /// The value of `name=value` or `name="value"` in a line of a log.

@@ -156,11 +156,6 @@ pub(crate) mod tests {
     fn its_bytes_are_the_golden_ones() {
         check_messages(&vectors());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_hello_shows_neither_its_secret_nor_its_token() {

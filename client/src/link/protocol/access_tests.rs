@@ -97,6 +97,22 @@ fn a_token_is_said_until_a_server_took_this_host_and_again_to_one_that_does_not_
 }
 
 #[test]
+fn a_host_that_is_shut_out_says_a_token_that_may_let_it_in_again_once() {
+    for code in [Refusal::Revoked, Refusal::Credential] {
+        let known = Known { is_joined: true, is_current: true, ..known() };
+        let (mut access, hello) = access(Some("replaces"), known);
+        assert_eq!(access.greet(&hello).token, None);
+        let mut events = Vec::new();
+        assert!(access.refused(code, &mut events), "at once");
+        assert_eq!(events, [Event::Trust(TrustNews::TokenAgain)]);
+        access.closed();
+        assert_eq!(access.greet(&hello).token.as_deref(), Some("replaces"));
+        assert!(!access.refused(code, &mut events), "it did not help");
+        assert_eq!(events.len(), 1);
+    }
+}
+
+#[test]
 fn a_host_that_joined_says_no_token_and_without_one_there_is_nothing_to_say() {
     let (mut joined, hello) = access(Some("expired"), Known { is_joined: true, is_current: true, ..known() });
     assert_eq!(joined.greet(&hello).token, None);
