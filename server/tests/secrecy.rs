@@ -79,10 +79,7 @@ fn browse(server: &Server, method: &str, path: &str, body: Value, cookie: &str) 
 fn log_in(server: &Server, name: &str, password: &str) -> Result<String, u16> {
     let body = json!({ "name": name, "password": password });
     let answer = browse(server, "POST", "/api/v1/session", body, "");
-    let head = answer
-        .head
-        .lines()
-        .find_map(|line| line.to_ascii_lowercase().starts_with("set-cookie").then_some(line));
+    let head = answer.head.lines().find(|line| line.to_ascii_lowercase().starts_with("set-cookie"));
     let Some(cookie) = head.filter(|_| answer.status == 200) else { return Err(answer.status) };
     let cookie = cookie.split_once(": ").unwrap().1.split(';').next().unwrap();
     secrets::remember("a login's id", cookie.split_once('=').unwrap().1);
