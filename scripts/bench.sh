@@ -28,6 +28,7 @@ PARTS=(size start client server plain storm lines restart away)
 PROFILE=release
 BUILD=yes
 ROWS=()
+declare -A RSS_A_HOST=()
 INTERVAL=5
 
 main() {
@@ -340,7 +341,11 @@ loaded_server() {
   row "$name: the journal alone, CPU of one core" "$(calc "$journal_ns / 1e4 / $took" %.1f)" % 5
   row "$name: the journal alone, written to disk" "$(calc "$journal_bytes / 1e3 / $took")" MB/s 1.2
   row "$name: RSS" "$(calc "$loaded / 1024" %.0f)" MiB
-  row "$name: RSS a host" "$(calc "($loaded - $idle) * 1.024 / $hosts" %.1f)" kB '' 40
+  RSS_A_HOST[$name]=$(calc "($loaded - $idle) * 1.024 / $hosts" %.1f)
+  row "$name: RSS a host" "${RSS_A_HOST[$name]}" kB '' 40
+  if [ -n "${RSS_A_HOST[server]-}" ] && [ -n "${RSS_A_HOST[plain]-}" ]; then
+    row 'RSS a host: what TLS takes beside plain TCP' "$(calc "${RSS_A_HOST[server]} - ${RSS_A_HOST[plain]}" %.1f)" kB
+  fi
   row "$name: sample to acknowledgement, p50" "$(jq '.ack_p50_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms
   row "$name: sample to acknowledgement, p99" "$(jq '.ack_p99_ms * 10 | round / 10' "$SCRATCH/simulate.json")" ms 150
   row "$name: samples dropped or still waiting at the end" "$(jq '([.dropped[]] | add // 0) + .waiting' "$SCRATCH/simulate.json")" ''
@@ -379,7 +384,7 @@ bench_storm() {
   row "storm: the same come back at once: until all are live" "$(calc "$(since "$began") / 1000" %.1f)" s 60
   wait "$simulate" || true
   wait "$steady" || true
-  downs=$(grep -c 'message="host down"' "$LOG_DIR/server.log" || true)
+  downs=$(grep -c ' message="host down" ' "$LOG_DIR/server.log" || true)
   row 'storm: hosts shown as down meanwhile' "$downs" '' 0
   row 'storm: those that were connected: sample to acknowledgement, p99' "$(jq '.ack_p99_ms * 10 | round / 10' "$SCRATCH/steady.json")" ms
   row 'storm: samples dropped or still waiting at the end' "$(jq -s '[.[] | ([.dropped[]] | add // 0) + .waiting] | add' "$SCRATCH/simulate.json" "$SCRATCH/steady.json")" ''

@@ -240,11 +240,14 @@ http_at() {
   esac
 }
 
+# page_certificate: of the page and the API, which the server of start.sh made for itself.
+page_certificate() { echo "$STATE_DIR/data/server/tls/page.crt"; }
+
 # asking ARGUMENT...: curl, with the API token of start.sh where there is one, which no list of processes shows, and with
 # the certificate that its server made for itself.
 asking() {
   local more=()
-  [ ! -r "$STATE_DIR/data/server/tls/page.crt" ] || more+=(--cacert "$STATE_DIR/data/server/tls/page.crt")
+  [ ! -r "$(page_certificate)" ] || more+=(--cacert "$(page_certificate)")
   if [ -r "$STATE_DIR/read-token" ]; then
     curl --silent --noproxy '*' --max-time 5 ${more[@]+"${more[@]}"} --header @- "$@" \
       <<<"Authorization: Bearer $(cat "$STATE_DIR/read-token")"

@@ -45,6 +45,8 @@ main() {
   if runs server; then
     read_addresses
     if runs client; then
+      SERVER=/proc/$(pid_of server)/exe
+      make_read_token
       say 'Vitals runs already.'
       where_to_look
       exit 0
@@ -64,6 +66,7 @@ main() {
   make_read_token
   runs client || start_client
   await_sample "$since"
+  rm -f "$STATE_DIR/join-token"
   trap - EXIT
   say "Vitals runs and has this machine's first reading."
   where_to_look
@@ -122,29 +125,41 @@ start_server() {
 # The port may be another program's that was faster, so an answer counts only while ours lives.
 ready_or_dead() { stopped server || is_good "$(http_at "$HTTP_LISTEN")/readyz"; }
 
-# What the server keeps: the commands ask the one that runs.
-ask_server() { "$SERVER" "$@" --data-dir "$STATE_DIR/data/server"; }
+# ask_server COMMAND...: the commands ask the server that runs. What they say beside their output is shown if they fail.
+ask_server() {
+  "$SERVER" "$@" --data-dir "$STATE_DIR/data/server" 2>"$RUN_DIR/asked" || {
+    sed 's/^/  | /' "$RUN_DIR/asked" >&2
+    return 1
+  }
+}
 
-# An API token for whoever uses these scripts; kept as long as the server takes it.
+# An API token for whoever uses these scripts; kept as long as the server takes it. One that was lost holds no more.
 make_read_token() {
-  local api token=$STATE_DIR/read-token
-  api=$(http_at "$HTTP_LISTEN")
-  if [ -s "$token" ] && is_good "$api/api/v1/hosts"; then return; fi
-  ask_server api-token create --name start.sh --access read >"$token.new" 2>>"$LOG_DIR/server.log" ||
+  local token=$STATE_DIR/read-token
+  if [ -s "$token" ] && is_good "$(http_at "$HTTP_LISTEN")/api/v1/hosts"; then return; fi
+  ask_server api-token revoke start.sh >/dev/null 2>&1 || true
+  ask_server api-token create --name start.sh --access read >"$token.new" ||
     die 'the server makes no API token' "Its log: $LOG_DIR/server.log"
   mv "$token.new" "$token"
-  ln -sfn data/server/admin-password "$STATE_DIR/admin-password"
+}
+
+# has_joined: the client was let in, and the server knows it.
+has_joined() {
+  grep -q '^host = ' "$STATE_DIR/data/client/trust" 2>/dev/null && host_name "$(http_at "$HTTP_LISTEN")" >/dev/null 2>&1
 }
 
 # A host that has joined needs no token any more.
 start_client() {
-  local at token=$STATE_DIR/join-token
+  local at token=$STATE_DIR/join-token more=()
   at=$(connectable "$LISTEN")
   say 'Starting the client.'
   turn_log client
-  ask_server token create --address "$at" >"$token" 2>>"$LOG_DIR/server.log" ||
-    die 'the server makes no join token' "Its log: $LOG_DIR/server.log"
-  launch client env VITALS_DATA_DIR="$STATE_DIR/data/client" VITALS_TOKEN_FILE="$token" "$CLIENT" run --server "$at"
+  if ! has_joined; then
+    ask_server token create --address "$at" >"$token" ||
+      die 'the server makes no join token' "Its log: $LOG_DIR/server.log"
+    more+=(VITALS_TOKEN_FILE="$token")
+  fi
+  launch client env VITALS_DATA_DIR="$STATE_DIR/data/client" ${more[@]+"${more[@]}"} "$CLIENT" run --server "$at"
   STARTED+=(client)
 }
 
@@ -181,22 +196,32 @@ undo() {
 }
 
 where_to_look() {
-  local api id name
+  local api id name ask password=$STATE_DIR/admin-password
   api=$(http_at "$HTTP_LISTEN")
   id=$(host_id || echo ID)
   name=$(host_name "$api" 2>/dev/null || uname -n)
+  # On standard input, because everybody sees what stands among a process's arguments.
+  ask="sed 's/^/Authorization: Bearer /' $(printf %q "$STATE_DIR/read-token") | curl -s -H @-"
+  case $api in
+    https:*) ask+=" --cacert $(printf %q "$(page_certificate)")" ;;
+  esac
   cat <<END
 
   this host   $name
-  ask with    TOKEN=\$(cat $STATE_DIR/read-token)
-  all hosts   curl -s -H "Authorization: Bearer \$TOKEN" '$api/api/v1/hosts'
-  latest      curl -s -H "Authorization: Bearer \$TOKEN" '$api/api/v1/hosts/$id/latest'
-  its CPU     curl -s -H "Authorization: Bearer \$TOKEN" '$api/api/v1/hosts/$id/series?field=cpu.usage_active'
+  all hosts   $ask '$api/api/v1/hosts'
+  latest      $ask '$api/api/v1/hosts/$id/latest'
+  its CPU     $ask '$api/api/v1/hosts/$id/series?field=cpu.usage_active'
   state       scripts/status.sh
   logs        scripts/logs.sh
   stop        scripts/stop.sh
 END
-  [ ! -e "$STATE_DIR/admin-password" ] || say "  first login admin, with the password in $STATE_DIR/admin-password"
+  # The server removes it when the password is changed.
+  if [ -e "$STATE_DIR/data/server/admin-password" ]; then
+    ln -sfn data/server/admin-password "$password"
+    say "  log in as   admin, first with the password in $password"
+  else
+    rm -f "$password"
+  fi
 }
 
 main "$@"

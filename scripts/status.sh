@@ -67,7 +67,7 @@ server_says() {
     list_hosts "$hosts"
   else
     WRONG=1
-    line hosts 'cannot be read'
+    line hosts "cannot be read (scripts/start.sh makes a token where $STATE_DIR/read-token holds no more)"
   fi
 }
 

@@ -51,6 +51,7 @@ main() {
   what_does_not_listen_to_sigterm_is_killed
   a_summary_counts_what_the_programs_say
   it_starts_reads_back_and_stops
+  beyond_loopback_it_speaks_https
   say "$CHECKS checks of the scripts passed"
 }
 
@@ -237,9 +238,14 @@ it_starts_reads_back_and_stops() {
   run 0 fetch "$API/api/v1/hosts/$id/series?field=cpu.usage_active"
   is '[.. | objects | .points? // empty | .[] | if type == "array" then .[1] else .value end] | length > 0 and all(. >= 0 and . <= 100)'
   run 0 fetch "$API/metrics"
+  [ ! -e "$STATE_DIR/join-token" ] || failed 'a token is kept that nobody needs any more'
+  only_who_shows_the_token_is_answered
 
+  local token
+  token=$(cat "$STATE_DIR/read-token")
   run 0 "$HERE/start.sh" --no-build
   prints 'Vitals runs already.'
+  [ "$(cat "$STATE_DIR/read-token")" = "$token" ] || failed 'a second start made another token'
   prints "this host   $name"
   [ "$(pid_of server) $(pid_of client)" = "$server $client" ] || failed 'a second start began new processes'
   CHECKS=$((CHECKS + 1))
@@ -279,6 +285,74 @@ it_starts_reads_back_and_stops() {
   run 0 fetch "$API/api/v1/hosts"
   # shellcheck disable=SC2016
   is '[.. | objects | .id? // empty] == [$id]' --arg id "$id"
+  stop_leaves_nothing "$(pid_of server)" "$(pid_of client)"
+}
+
+# status_of ARGUMENT...: of the answer that curl gets.
+status_of() { curl --silent --noproxy '*' --max-time 5 --output /dev/null --write-out '%{http_code}' "$@"; }
+
+# mode_is MODE FILE
+mode_is() {
+  local mode
+  mode=$(stat -L -c %a "$2") || failed "there is no $2"
+  [ "$mode" = "$1" ] || failed "$2 has mode $mode, not $1"
+  CHECKS=$((CHECKS + 1))
+}
+
+only_who_shows_the_token_is_answered() {
+  local lost
+  mode_is 600 "$STATE_DIR/read-token"
+  mode_is 600 "$STATE_DIR/admin-password"
+  run 0 status_of "$API/api/v1/hosts"
+  prints 401
+  run 0 asking --output /dev/null --write-out '%{http_code}' "$API/api/v1/hosts"
+  prints 200
+
+  # What start.sh prints works when pasted, and names the file with the first password, which is right.
+  run 0 "$HERE/start.sh" --no-build
+  prints "$STATE_DIR/admin-password"
+  pasted
+  jq -Rs '{name: "admin", password: rtrimstr("\n")}' <"$STATE_DIR/admin-password" >"$SCRATCH/login"
+  run 0 status_of --header 'Content-Type: application/json' --data "@$SCRATCH/login" "$API/api/v1/session"
+  prints 200
+
+  # The token is lost: there is another, and the lost one holds no more.
+  lost=$(cat "$STATE_DIR/read-token")
+  rm "$STATE_DIR/read-token"
+  run 1 "$HERE/status.sh"
+  prints 'scripts/start.sh makes a token'
+  run 0 "$HERE/start.sh" --no-build
+  mode_is 600 "$STATE_DIR/read-token"
+  run 0 fetch "$API/api/v1/hosts"
+  run 0 status_of --header @- "$API/api/v1/hosts" <<<"Authorization: Bearer $lost"
+  prints 401
+}
+
+# pasted: the line for all hosts that start.sh printed last does what it says.
+pasted() {
+  local line
+  line=$(sed -n 's/^  all hosts  *//p' "$SCRATCH/out")
+  [ -n "$line" ] || failed 'there is no line to paste'
+  run 0 env no_proxy='*' bash -c "$line"
+  is '.hosts | length == 1'
+}
+
+beyond_loopback_it_speaks_https() {
+  local port=${VITALS_HTTP_LISTEN##*:}
+  run 0 env VITALS_HTTP_LISTEN="0.0.0.0:$port" VITALS_LISTEN="0.0.0.0:${VITALS_LISTEN##*:}" "$HERE/start.sh" "${OPTIONS[@]}" --no-build
+  prints "https://127.0.0.1:$port/api/v1/hosts"
+  prints --cacert
+  pasted
+  run 0 status_of --cacert "$(page_certificate)" "https://127.0.0.1:$port/api/v1/hosts"
+  prints 401
+  run 60 status_of "https://127.0.0.1:$port/api/v1/hosts"
+  run 0 "$HERE/status.sh"
+  prints "https://127.0.0.1:$port"
+  # A server that knows nothing any more, and a client that has joined the one before: it joins this one.
+  run 0 "$HERE/stop.sh"
+  rm -r "$STATE_DIR/data/server"
+  run 0 "$HERE/start.sh" "${OPTIONS[@]}" --no-build
+  prints "Vitals runs and has this machine's first reading."
   stop_leaves_nothing "$(pid_of server)" "$(pid_of client)"
 }
 

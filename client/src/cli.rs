@@ -282,10 +282,12 @@ pub fn main() -> ExitCode {
             logging::start(config.log_level, config.log_format);
             sample(&config, format);
         }),
-        Command::CheckConfig { flags } => load(*flags).map(|config| {
+        Command::CheckConfig { flags } => load(*flags).and_then(|config| {
             // Whoever may not read it sees what is configured all the same.
             let kept = trust::Kept::read(&trust::path(&config.data_dir)).unwrap_or_default();
+            config.need_token(kept.host.is_some())?;
             print(&config.describe(&kept));
+            Ok(())
         }),
         Command::Simulate(flags) => {
             logging::start(flags.log_level, flags.log_format);
@@ -377,6 +379,8 @@ fn options(flags: &SimulateFlags) -> anyhow::Result<simulate::Options> {
         ..Flags::default()
     };
     let config = Config::load(of_client, &around)?;
+    // Of many hosts some are always new.
+    config.need_token(false)?;
     let script = match &flags.script {
         Some(path) => Some(script::read(path).map_err(WrongUse)?),
         None => None,

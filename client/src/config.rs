@@ -7,6 +7,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -153,6 +154,8 @@ pub struct Config {
     pub servers: Vec<Server>,
     /// To join with.
     pub token: Option<Token>,
+    /// The file that was to hold the token, and is not there; see [`Config::need_token`].
+    missing_token: Option<PathBuf>,
     /// Keys that servers may have: those that are configured, else those of the token.
     pub pins: Vec<Pin>,
     /// CAs that servers' certificates may be from, where there are no pins.
@@ -269,6 +272,7 @@ impl Config {
 
         let servers = Some(flags.server).filter(|servers| !servers.is_empty()).map(Servers);
         let servers = from.pick("server", servers, "VITALS_SERVER", parsed, file.server)?;
+        let mut missing_token = None;
         let token = match flags.token {
             Some(token) => {
                 let token = token
@@ -277,7 +281,16 @@ impl Config {
                 from.origins.insert("token", TOKEN_FLAG.to_owned());
                 Some(token)
             }
-            None => token(&mut from, around, flags.token_file, file.token_file, file.token)?,
+            None => {
+                let read = token(&mut from, around, flags.token_file, file.token_file, file.token);
+                match read {
+                    Err(ConfigError::Read { path, error }) if error.kind() == ErrorKind::NotFound => {
+                        missing_token = Some(path);
+                        None
+                    }
+                    read => read?,
+                }
+            }
         };
         let pins = Some(flags.pin).filter(|pins| !pins.is_empty()).map(PinList);
         let pins = from.pick("pin", pins, "VITALS_PIN", parsed, file.pin)?;
@@ -338,6 +351,7 @@ impl Config {
         Ok(Self {
             servers,
             token,
+            missing_token,
             pins,
             ca_file,
             way_out,
@@ -368,6 +382,24 @@ impl Config {
     /// How servers are known.
     pub fn basis(&self, kept: &Kept) -> Basis {
         Basis::of(self.insecure, !self.pins.is_empty(), self.ca_file.is_some(), kept)
+    }
+
+    /// Whoever has joined needs no token any more, and its file may be gone.
+    ///
+    /// # Errors
+    /// The file that is named is not there, and the host has not joined.
+    pub fn need_token(&self, is_joined: bool) -> Result<(), ConfigError> {
+        match &self.missing_token {
+            Some(path) if !is_joined => {
+                Err(ConfigError::Read { path: path.clone(), error: rustix::io::Errno::NOENT.into() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The file that is named for the token and is not there.
+    pub fn missing_token(&self) -> Option<&Path> {
+        self.missing_token.as_deref()
     }
 
     /// Whether the join token stands in the process's arguments, where others on this machine can see it.
@@ -401,9 +433,10 @@ impl Config {
         };
         line("server", format!("[{}]", servers.join(", ")));
         line("insecure", self.insecure.to_string());
-        match &self.token {
-            Some(_) => line("token", quoted("********")),
-            None => line("# token", "none".to_owned()),
+        match (&self.token, &self.missing_token) {
+            (Some(_), _) => line("token", quoted("********")),
+            (None, Some(path)) => line("# token", format!("none: {} is not there", path.display())),
+            (None, None) => line("# token", "none".to_owned()),
         }
         line("pin", format!("[{}]", pins.join(", ")));
         match &self.ca_file {

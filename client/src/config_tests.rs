@@ -127,7 +127,28 @@ fn a_variable_that_cannot_be_taken_is_named() {
     assert!(variable_error("VITALS_LABELS", "a=1,a=2").contains("given twice"));
     assert!(variable_error("VITALS_HOSTNAME", "a\nb").starts_with("VITALS_HOSTNAME: "));
     assert!(variable_error("VITALS_SERVER", "host:notaport").starts_with("VITALS_SERVER: "));
-    assert!(variable_error("VITALS_TOKEN_FILE", "/nowhere/token").contains("/nowhere/token"));
+}
+
+#[test]
+fn a_file_for_the_token_that_is_not_there_is_an_error_until_the_host_has_joined() {
+    for config in [
+        load("", &[("VITALS_TOKEN_FILE", "/nowhere/token")], Flags::default()).0,
+        load("token_file = '/nowhere/token'\n", &[], Flags::default()).0,
+        load("", &[], Flags { token_file: Some("/nowhere/token".into()), ..Flags::default() }).0,
+    ] {
+        let config = config.unwrap();
+        assert!(config.need_token(true).is_ok() && config.token.is_none());
+        let error = config.need_token(false).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read /nowhere/token: No such file"), "{error}");
+        let shown = config.describe(&Kept::default());
+        assert!(shown.contains("# token = none: /nowhere/token is not there"), "{shown}");
+    }
+    // One that is there and is none is wrong in any case.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    std::fs::write(&path, "vj1_nonsense").unwrap();
+    assert!(error(&format!("token_file = '{}'\n", path.display())).contains("token"));
+    assert!(load("", &[], Flags::default()).0.unwrap().need_token(false).is_ok());
 }
 
 /// A join token for these servers.

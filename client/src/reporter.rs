@@ -197,7 +197,7 @@ fn trust(news: &TrustNews) {
             tracing::info!("joined: a server took this host; the join token is not needed any more")
         }
         TrustNews::TokenAgain => {
-            tracing::warn!("the server does not know this host any more: joining again with the token");
+            tracing::warn!("the server does not take this host by its secret: trying the join token, too");
         }
         TrustNews::OldSecret => {
             tracing::info!("the server does not know this host's new secret: showing the old one");

@@ -51,6 +51,8 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
         None => None,
     };
     let kept = Kept::open(&trust::path(&config.data_dir));
+    let is_joined = kept.host == Some(identity.host);
+    config.need_token(is_joined)?;
     let basis = config.basis(&kept);
     let pins = Arc::new(Pins::new(config.pins.clone()));
     let tls = match basis {
@@ -59,7 +61,6 @@ pub async fn run(config: Config, tee: Option<&Path>) -> anyhow::Result<()> {
     };
     let servers: Vec<String> =
         config.servers_or(&kept).iter().map(|server| server.as_str().to_owned()).collect();
-    let is_joined = kept.host == Some(identity.host);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         host = %identity.host,
@@ -154,6 +155,12 @@ fn tell_of_token(config: &Config, basis: Basis, is_joined: bool) {
         tracing::warn!(
             "--token: others on this machine can see the join token among this process's arguments; --token-file or \
              VITALS_TOKEN keeps it from them"
+        );
+    }
+    if let Some(path) = config.missing_token() {
+        tracing::warn!(
+            path = %path.display(),
+            "the file of the join token is not there; this host has joined and needs none, so the setting can go"
         );
     }
     match &config.token {

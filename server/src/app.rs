@@ -145,7 +145,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         metrics: metrics.clone(),
         targets: known_targets,
         place: place.clone(),
-        auth: api::auth::Auth::default(),
+        auth: api::auth::Auth::knowing(state.login_addresses()),
         keep_raw: config.store.keep_raw,
     };
     let control = control::bind(data_dir.path()).context("cannot make the socket for commands")?;
@@ -162,6 +162,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
     if let Some(page) = page {
         parts.start("page certificate", page.watch(rest.clone()));
     }
+    let state_watched = state.clone();
     let sessions = Arc::new(session::Shared {
         journal: journal.clone(),
         live,
@@ -200,6 +201,7 @@ pub async fn run(config: Config, listeners: Listeners, shutdown: CancellationTok
         part = parts.first_to_end() => Some(part),
         () = journal.ended() => Some("journal"),
         () = store.ended() => Some("store"),
+        () = state_watched.ended() => Some("state"),
     };
     if let Some(part) = died {
         error!(part, "a part of the server ended by itself; the others go down");

@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::api;
+use crate::commands::table::shown;
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
 use crate::data_dir::DataDir;
@@ -85,7 +86,7 @@ fn from_files(config: &Config) -> anyhow::Result<Value> {
 fn sheet(host: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let mut sheet = String::new();
-    let mut line = |key: &str, value: &str| sheet += &format!("{key:16}  {value}\n");
+    let mut line = |key: &str, value: &str| sheet += &format!("{key:16}  {}\n", shown(value));
     for (key, value) in host.as_object().into_iter().flatten() {
         match value {
             Value::Object(parts) if key == "labels" => {
@@ -114,7 +115,7 @@ fn table(answer: &Value) -> String {
     };
     let columns = ["name", "state", "last_seen", "client_version", "address", "id"].map(column);
     let line = |cells: [&str; 6]| {
-        let cells = cells.iter().zip(columns).map(|(cell, (_, width))| format!("{cell:width$}"));
+        let cells = cells.iter().zip(columns).map(|(cell, (_, width))| format!("{:width$}", shown(cell)));
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     let mut table = line(columns.map(|(name, _)| name));
@@ -152,6 +153,15 @@ mod tests {
         let lines: Vec<String> =
             sheet(&host).lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(lines, ["cpus 4", "label env=prod (token)", "name web"]);
+    }
+
+    #[test]
+    fn what_a_host_says_of_itself_does_nothing_to_the_terminal() {
+        let evil = "1.0\u{1b}]0;all is well\u{7}\n\u{9b}31m";
+        let host = serde_json::json!({ "name": "web", "client_version": evil, "facts": { "os": evil } });
+        let all = [sheet(&host), table(&serde_json::json!({ "hosts": [host] }))].concat();
+        assert_eq!(all.lines().count(), 3 + 2, "{all:?}");
+        assert!(!all.contains(|c: char| c.is_control() && c != '\n'), "{all:?}");
     }
 
     #[test]

@@ -16,12 +16,13 @@ use vitals_server::{clock, commands, hosts_command, logging, targets_command};
 fn main() -> ExitCode {
     // Whatever is made, by SQLite too, is its owner's alone.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    no_core_dumps();
     let done = match Cli::parse().command {
         Command::Run(overrides) => Config::load(&overrides).map_err(Into::into).and_then(run),
         Command::CheckConfig(overrides) => Config::load(&overrides).map_err(Into::into).map(|config| {
             print!("{}", config.to_toml());
         }),
-        Command::Hosts(hosts) => Config::load(&hosts.overrides)
+        Command::Hosts(hosts) => Config::load(&hosts.files.into())
             .map_err(Into::into)
             .and_then(|config| hosts_command::run(&config, hosts.json)),
         Command::Host(args) => commands::host::run(args),
@@ -29,17 +30,19 @@ fn main() -> ExitCode {
         Command::User(args) => commands::user::run(args),
         Command::ApiToken(args) => commands::api_token::run(args),
         Command::Cert(args) => commands::cert::run(args),
-        Command::Targets(targets) => Config::load(&targets.overrides)
+        Command::Targets(targets) => Config::load(&targets.files.into())
             .map_err(Into::into)
             .and_then(|config| targets_command::targets(&config, targets.json)),
-        Command::Quarantine(asked) => Config::load(&asked.overrides)
+        Command::Quarantine(asked) => Config::load(&asked.files.clone().into())
             .map_err(Into::into)
             .and_then(|config| targets_command::quarantine(&config, asked.target, asked.limit, asked.json)),
-        Command::Backfill(asked) => Config::load(&asked.overrides).map_err(Into::into).and_then(|config| {
-            let to_ms = asked.to.unwrap_or_else(clock::now_ms);
-            let Backfill { from: from_ms, target, host, .. } = asked;
-            backfill::run(&config, Wanted { from_ms, to_ms, target, host })
-        }),
+        Command::Backfill(asked) => {
+            Config::load(&asked.files.clone().into()).map_err(Into::into).and_then(|config| {
+                let to_ms = asked.to.unwrap_or_else(clock::now_ms);
+                let Backfill { from: from_ms, target, host, .. } = asked;
+                backfill::run(&config, Wanted { from_ms, to_ms, target, host })
+            })
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,4 +106,14 @@ fn raise_open_files() {
     {
         warn!(%error, "cannot raise the limit of open files");
     }
+}
+
+/// A crash leaves no memory on disk: secrets stand in it. On Linux one byte, and not none: a file is not begun for so
+/// little, and where cores go to a program it is the limit at which the kernel sends nothing (`core(5)`, `do_coredump`).
+/// What may be looked at of the running process stays so, since that is how its memory is measured.
+fn no_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let most = Some(if cfg!(target_os = "linux") { 1 } else { 0 });
+    // Where even this is refused, there is nothing else to do: the log is not there yet.
+    let _ = setrlimit(Resource::Core, Rlimit { current: most, maximum: most });
 }

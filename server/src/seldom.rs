@@ -1,16 +1,21 @@
-//! Keeps strangers from filling the log: what they cause is counted always and logged seldom.
+//! Keeps strangers from filling logs: what they cause is counted always, and written down seldom.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time between two log lines of one kind.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Lines in a row before the pause counts.
+/// Time after which lines are counted anew.
+const PAUSE: Duration = Duration::from_secs(10);
+/// The same for entries of the audit log, which are kept.
+const AUDIT_PAUSE: Duration = Duration::from_secs(60);
+/// Lines or entries within that time; what is beyond is only counted.
 const BURST: u32 = 20;
 
-/// Decides whether a line of one kind is logged now.
-#[derive(Debug, Default)]
-pub struct Seldom(Mutex<Recent>);
+/// Decides whether a line of one kind is written now.
+#[derive(Debug)]
+pub struct Seldom {
+    pause: Duration,
+    recent: Mutex<Recent>,
+}
 
 #[derive(Debug, Default)]
 struct Recent {
@@ -20,11 +25,23 @@ struct Recent {
     left_out: u64,
 }
 
+impl Default for Seldom {
+    /// For lines of the log.
+    fn default() -> Self {
+        Self { pause: PAUSE, recent: Mutex::default() }
+    }
+}
+
 impl Seldom {
-    /// `Some` when a line may be logged, with the number of lines left out since the last.
+    /// For entries of the audit log.
+    pub fn for_audit() -> Self {
+        Self { pause: AUDIT_PAUSE, recent: Mutex::default() }
+    }
+
+    /// `Some` when one may be written, with the number of those left out since the last.
     pub fn due(&self, now: Instant) -> Option<u64> {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.since.is_none_or(|since| now.saturating_duration_since(since) >= PAUSE) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.since.is_none_or(|since| now.saturating_duration_since(since) >= self.pause) {
             recent.since = Some(now);
             recent.lines = 0;
         }
@@ -42,12 +59,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_leaves_a_burst_a_second_and_says_how_much_was_left_out() {
-        let seldom = Seldom::default();
-        let start = Instant::now();
-        let logged = (0..100).filter_map(|_| seldom.due(start)).count();
-        assert_eq!(logged, BURST as usize);
-        assert_eq!(seldom.due(start + PAUSE), Some(80));
-        assert_eq!(seldom.due(start + PAUSE), Some(0));
+    fn a_flood_leaves_few_lines_in_a_while_and_says_how_many_were_left_out() {
+        for (seldom, pause) in [(Seldom::default(), PAUSE), (Seldom::for_audit(), AUDIT_PAUSE)] {
+            let start = Instant::now();
+            let logged = (0..100).filter_map(|_| seldom.due(start)).count();
+            assert_eq!(logged, BURST as usize);
+            assert_eq!(seldom.due(start + pause - Duration::from_millis(1)), None);
+            assert_eq!(seldom.due(start + pause), Some(81));
+            assert_eq!(seldom.due(start + pause), Some(0));
+        }
     }
 }

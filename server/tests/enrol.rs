@@ -368,7 +368,10 @@ fn commands_work_without_a_server_and_hold_when_it_starts() {
     scene.run(&["host", "label", "web", "env=prod"]);
     scene.run(&["host", "revoke", "db"]);
     assert!(scene.run(&["host", "list"]).contains("server not running"));
-    assert!(fails(&scene.data, &["token", "create", "--listen", "127.0.0.1:0"]).contains("port"));
+    let config = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(config.path(), "[clients]\nlisten = \"127.0.0.1:0\"\n").unwrap();
+    let config = config.path().to_str().unwrap();
+    assert!(fails(&scene.data, &["token", "create", "--config", config]).contains("port"));
     let made = scene.json(&["token", "create", "--address", "vitals.example.org:1"]);
     assert_eq!(made["addresses"], serde_json::json!(["vitals.example.org:1"]));
     let at_rest: JoinToken = made["token"].as_str().unwrap().parse().unwrap();

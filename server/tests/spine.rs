@@ -306,3 +306,20 @@ fn a_restart_of_the_server_keeps_who_was_away_and_tells_nobody_again() {
     });
     assert!(server.log_line("host up").is_none(), "it was there all the time");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_crash_of_server_or_client_leaves_no_memory_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("server"), &[]);
+    let client = Client::run(server.clients, &dir.path().join("client"), "web", &[]);
+    for pid in [server.pid(), client.pid()] {
+        let limits = || fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        // At once, but for the moment in which the process is another's still.
+        wait_for("the limit of cores", Duration::from_secs(5), || {
+            let limits = limits();
+            let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+            (cores.split_whitespace().skip(4).take(2).eq(["1", "1"])).then_some(())
+        });
+    }
+}

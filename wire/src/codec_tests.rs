@@ -13,6 +13,8 @@ use crate::section::*;
 
 #[path = "corpus_tests.rs"]
 mod corpus;
+#[path = "frozen_tests.rs"]
+mod frozen;
 #[path = "round_trip_tests.rs"]
 mod round_trip;
 

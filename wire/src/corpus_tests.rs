@@ -28,6 +28,9 @@ fn seeds() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     }
     let samples = vec![crate::reading::after_a_walk()];
     let record = Record { host: HostId([1; 16]), received_ms: 1, backlog: false, samples };
+    for (name, _, text) in crate::token::tests::vectors() {
+        seeds.push(("token", name, text.as_bytes().to_vec()));
+    }
     seeds.push(("record", "record_usual_sample", encode_record(&record).unwrap()));
     seeds
 }

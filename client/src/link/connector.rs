@@ -62,7 +62,7 @@ impl Connector {
         };
         Ok(match &self.tls {
             Some(tls) => Stream::Secret(tls.secure(server, stream).await?),
-            None => Stream::Plain(stream),
+            None => Stream::Plain { stream, has_heard: false },
         })
     }
 }

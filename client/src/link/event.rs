@@ -121,7 +121,7 @@ pub enum News {
 pub enum TrustNews {
     /// A server took this host for the first time, as far as is known here.
     Joined,
-    /// A server does not know this host, which joins again with its token.
+    /// A server does not take this host by its secret: it shows its token, too.
     TokenAgain,
     /// The new secret is not known to the server: the old one is shown again.
     OldSecret,
@@ -225,27 +225,20 @@ pub enum Closed {
     Io(String),
 }
 
-/// What to do here about a refusal; the server's own words say what it is. Nothing where the client itself has more to
+/// Where to do here what the server's own words ask for. Nothing where the client itself has more to
 /// show.
 fn remedy(code: Refusal, retry: bool) -> &'static str {
     match code {
         Refusal::Credential | Refusal::NotEnrolled if retry => "",
-        Refusal::Credential => {
-            "; this host's secret is not the one that the server knows: put back the state directory's file identity, or have \
-             the server take this host as a new one with `vitals-server token create --replace NAME`"
-        }
-        Refusal::Revoked => {
-            "; this host was revoked: an administrator lets it in again, or removes it so that it can join with a new token"
+        Refusal::Credential | Refusal::Revoked => {
+            "; the identity is a file in data_dir; a token is given with VITALS_TOKEN, token_file or --token-file"
         }
         Refusal::IdentityInUse => {
-            "; another client runs with this host's identity: if this machine is a copy, remove the state directory of one of \
-             both and join it with a token"
+            "; the identity is a file in data_dir; without it this client joins as a new host, with a token"
         }
-        Refusal::NotEnrolled => {
-            "; run `vitals-server token create` at the server and give the token with VITALS_TOKEN, token_file or --token-file"
-        }
+        Refusal::NotEnrolled => "; a token is given with VITALS_TOKEN, token_file or --token-file",
         Refusal::TokenUnknown | Refusal::TokenExpired | Refusal::TokenUsedUp | Refusal::TokenRevoked => {
-            "; run `vitals-server token create` at the server and give this client the new token"
+            "; the new one is given with VITALS_TOKEN, token_file or --token-file"
         }
         _ => "",
     }

@@ -364,7 +364,7 @@ async fn a_server_that_forgot_this_host_is_given_the_token_at_once_and_a_refusal
             _ => None,
         })
         .await;
-    assert!(why.contains("vitals-server token create"), "{why}");
+    assert!(why.contains("VITALS_TOKEN, token_file or --token-file"), "{why}");
     assert!(retry_in.unwrap() > Duration::from_secs(590), "{retry_in:?}");
     client.kill().await;
 }

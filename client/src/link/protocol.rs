@@ -380,8 +380,8 @@ impl Protocol {
             (ServerMessage::SetInterval(_), State::Open(_)) => {
                 self.events.push(Event::Ignored { what: "live readings in between" });
             }
-            // From a later version: skipped.
-            (ServerMessage::Unknown(_), State::Open(_)) => {
+            // From a later version: skipped, also before an answer to the greeting, which has its own deadline.
+            (ServerMessage::Unknown(_), State::Open(_) | State::Greeting { said: true, .. }) => {
                 self.events.push(Event::Ignored { what: "a message of a later version" });
             }
             (other, _) => {
@@ -389,7 +389,8 @@ impl Protocol {
                     ServerMessage::Welcome(_) => "a Welcome",
                     ServerMessage::Ack(_) => "an Ack",
                     ServerMessage::Pins(_) => "a Pins",
-                    _ => "a SetInterval",
+                    ServerMessage::SetInterval(_) => "a SetInterval",
+                    _ => "a message of a later version",
                 };
                 self.closed(now, Closed::Violation(format!("{name} at the wrong time")));
             }

@@ -434,6 +434,17 @@ fn messages_at_the_wrong_time_end_the_connection_and_nothing_else() {
 }
 
 #[test]
+fn messages_of_a_later_version_are_skipped_before_and_after_the_welcome() {
+    let mut bench = Bench::new(1);
+    bench.connect(0);
+    bench.receive(ServerMessage::Unknown(99));
+    assert!(bench.link.is_connected());
+    bench.receive(welcome(1, 1));
+    bench.receive(ServerMessage::Unknown(99));
+    assert!(bench.link.is_connected());
+}
+
+#[test]
 fn a_wish_for_live_readings_in_between_is_left_alone() {
     let mut bench = Bench::new(1);
     bench.open(4, 256);

@@ -206,8 +206,8 @@ impl Tls {
             ) => "its certificate is not valid yet: mostly this host's clock is wrong".to_owned(),
             Tls::InvalidCertificate(other) => format!("its certificate cannot be trusted: {other:?}"),
             Tls::InvalidMessage(_) | Tls::InappropriateMessage { .. } => {
-                "the server speaks no TLS: remove insecure from its [clients], or set insecure = true here, too, where the \
-                 network is trusted"
+                "it speaks no TLS: is it the port for clients, mostly 7400? If it is, remove insecure from the server's \
+                 [clients], or set insecure = true here, too, where the network is trusted"
                     .to_owned()
             }
             Tls::AlertReceived(AlertDescription::NoApplicationProtocol) | Tls::NoApplicationProtocol => no_alpn(),

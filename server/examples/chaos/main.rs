@@ -189,11 +189,13 @@ async fn run(
     for line in panics.iter().take(10) {
         println!("panic: {line}");
     }
-    for line in &verdict.shown {
+    let made_anew = table::made_anew(&town.dir.join("logs"));
+    for line in made_anew.iter().chain(&verdict.shown) {
         println!("{line}");
     }
     let least = LEAST_TAKEN * length.as_secs_f64() * f64::from(town.wish.hosts);
     ensure!(panics.is_empty(), "a program panicked");
+    ensure!(made_anew.is_empty(), "a key or an identity was lost: see above");
     ensure!(verdict.is_good(), "samples were lost, doubled or altered: see above (seed {})", town.wish.seed);
     ensure!(
         verdict.taken as f64 >= least,

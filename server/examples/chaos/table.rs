@@ -27,6 +27,26 @@ pub fn panics(dir: &Path) -> Vec<String> {
     found
 }
 
+/// What a program says that makes itself a key or an identity: once, at its first start.
+const MADE: [&str; 2] = ["made a key for the clients", "is_new=true"];
+
+/// Logs below `dir` of programs that made their key or identity more than once: kills and full disks cost them the one that
+/// they had.
+pub fn made_anew(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let text = fs::read(entry.path()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        for made in MADE {
+            let times = text.lines().filter(|line| line.contains(made)).count();
+            if times > 1 {
+                found.push(format!("{}: {made}: {times} times", entry.file_name().to_string_lossy()));
+            }
+        }
+    }
+    found
+}
+
 /// The samples' accounts and what was done, one line each.
 pub fn print(
     town: &Town,

@@ -136,16 +136,16 @@ pub async fn create(
             "you may only let in hosts that you see: label them {key}={value}"
         )));
     }
-    if let Some(host) = &new.replace
-        && shared.state.find(host).is_none_or(|found| !caller.scope.covers(&found))
-    {
-        return Err(Problem::not_found(format!("no host has the id or name {host:?}")));
-    }
+    // By its id from here on: by then another host may have the name.
+    let replace = match &new.replace {
+        Some(host) => Some(super::hosts::find(&shared, &caller, host)?.id.to_string()),
+        None => None,
+    };
     let wanted = Wanted {
         uses: new.uses,
         expires_seconds: new.expires_seconds,
         labels: new.labels,
-        replace: new.replace,
+        replace,
         addresses: new.addresses,
     };
     let under = origin.and_then(|Extension(origin)| origin.authority);

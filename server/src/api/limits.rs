@@ -16,6 +16,8 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::Semaphore;
 
+use super::caller::Origin;
+use super::crowd::{Crowd, Place};
 use super::error::Problem;
 use crate::metrics::Metrics;
 
@@ -23,6 +25,10 @@ use crate::metrics::Metrics;
 pub const MAX_BODY_BYTES: usize = 256 << 10;
 /// Time until the head of the answer is there; a stream may go on after that for as long as it likes.
 pub const REQUEST_TIME: Duration = Duration::from_secs(30);
+/// Where one logs in: who is nobody yet can send a body there alone, and take his time.
+const LOGIN: &str = "/api/v1/session";
+/// Logins of one address (IPv6: one /64) under way; far fewer of them are looked at at once.
+const LOGINS_OF_ADDRESS: usize = 16;
 /// What those are told who found no room, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -31,10 +37,30 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub struct Limits {
     /// Requests under way: each counts until its answer is handed over to the connection, or dropped.
     pub slots: Arc<Semaphore>,
+    /// Those of them that are logins: so that who does not get on with one keeps out nobody who is logged in.
+    pub logins: Arc<Crowd>,
     /// Time until the head of the answer is there.
     pub time: Duration,
     /// Where it is counted whom was said no.
     pub metrics: Arc<Metrics>,
+}
+
+impl Limits {
+    /// So many requests, half of which may be logins.
+    pub fn new(requests: usize, time: Duration, metrics: Arc<Metrics>) -> Self {
+        let logins = Crowd::new(requests.div_ceil(2), LOGINS_OF_ADDRESS);
+        Self { slots: Arc::new(Semaphore::new(requests)), logins: Arc::new(logins), time, metrics }
+    }
+
+    /// Room for a login; `None` within for a request that is none. `Err` where there is no room.
+    fn login(&self, request: &Request) -> Result<Option<Place>, ()> {
+        // The listener always says where it comes from.
+        let Some(origin) = request.extensions().get::<Origin>().filter(|_| request.uri().path() == LOGIN)
+        else {
+            return Ok(None);
+        };
+        self.logins.enter(origin.address, false).map(Some).map_err(|_| ())
+    }
 }
 
 /// Keeps a request within them.
@@ -47,7 +73,7 @@ pub async fn keep(State(limits): State<Limits>, request: Request, next: Next) ->
     if request.uri().path() == "/healthz" {
         return next.run(request).await;
     }
-    let Ok(slot) = limits.slots.try_acquire_owned() else {
+    let (Ok(login), Ok(slot)) = (limits.login(&request), limits.slots.try_acquire_owned()) else {
         limits.metrics.http.turned_away.add("requests", 1);
         let no = Problem::unavailable("too many requests are under way (http.max_requests); try again");
         return ([(header::RETRY_AFTER, RETRY_AFTER)], no).into_response();
@@ -57,7 +83,7 @@ pub async fn keep(State(limits): State<Limits>, request: Request, next: Next) ->
     let answer = next.run(request.map(|body| guarded(body, heard)));
     let mut answer = std::pin::pin!(answer);
     match tokio::time::timeout(limits.time, &mut answer).await {
-        Ok(response) => response.map(|body| guarded(body, slot)),
+        Ok(response) => response.map(|body| guarded(body, (slot, login))),
         Err(_) => {
             limits.metrics.http.turned_away.add("time", 1);
             let time = limits.time;

@@ -35,7 +35,6 @@ use axum::middleware;
 use axum::{Extension, Router};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -171,11 +170,7 @@ pub async fn serve(
 ) {
     let http = &shared.place.config.http;
     let proxies: Arc<[Network]> = http.trusted_proxies.clone().into();
-    let limits = Limits {
-        slots: Arc::new(Semaphore::new(http.max_requests)),
-        time: limits::REQUEST_TIME,
-        metrics: shared.metrics.clone(),
-    };
+    let limits = Limits::new(http.max_requests, limits::REQUEST_TIME, shared.metrics.clone());
     let (hsts, metrics) = (http.hsts, shared.metrics.clone());
     let router = guarded(router(shared), limits, proxies.clone(), hsts);
     Port { tls, proxies, bounds: Bounds::default(), router, metrics }.serve(listener, shutdown).await;

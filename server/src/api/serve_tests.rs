@@ -5,7 +5,6 @@ use rustls::crypto::ring::default_provider;
 use rustls::sign::SingleCertAndKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::super::limits::Limits;
@@ -47,8 +46,7 @@ async fn panics() -> &'static str {
 async fn scene(how: How) -> Scene {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (at, metrics) = (listener.local_addr().unwrap(), Arc::new(Metrics::new()));
-    let limits =
-        Limits { slots: Arc::new(Semaphore::new(how.requests)), time: how.time, metrics: metrics.clone() };
+    let limits = Limits::new(how.requests, how.time, metrics.clone());
     let router = Router::new()
         .route("/quick", get(async || "quick"))
         .route("/healthz", get(async || "ok"))
@@ -56,7 +54,8 @@ async fn scene(how: How) -> Scene {
         .route("/hangs", get(async || std::future::pending::<()>().await))
         .route("/panics", get(panics))
         .route("/large", get(async || vec![b'x'; 32 << 20]))
-        .route("/body", post(async |body: String| body.len().to_string()));
+        .route("/body", post(async |body: String| body.len().to_string()))
+        .route("/api/v1/session", post(async |body: String| body.len().to_string()));
     let proxies: Arc<[Network]> = how.proxy.iter().map(|proxy| proxy.parse().unwrap()).collect();
     let router = super::super::guarded(router, limits, proxies.clone(), true);
     let tls = how.is_tls.then(|| {
@@ -232,6 +231,25 @@ async fn one_request_too_many_is_refused_at_once_and_the_health_probe_is_not() {
     drop(hangs);
     scene.wait_until("its slot is free", |scene| scene.metrics.http.connections.get() == 0).await;
     assert_eq!(status(&scene.ask(GET).await), 200);
+}
+
+#[tokio::test]
+async fn logins_that_do_not_get_on_keep_out_neither_others_nor_who_is_logged_in() {
+    const LOGIN: &str = "POST /api/v1/session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
+    let scene = scene(How { requests: 20, time: Duration::from_secs(60), ..How::default() }).await;
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        let mut stream = scene.connect().await;
+        stream.write_all(format!("{LOGIN}half").as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    scene.wait_until("those that found no room", |scene| scene.turned_away("requests") >= 4).await;
+    assert_eq!(status(&scene.ask(GET).await), 200, "there is room for what is no login");
+    assert_eq!(status(&scene.ask(&format!("{LOGIN}whole")).await), 503);
+    drop(slow);
+    scene.wait_until("their room", |scene| scene.metrics.http.connections.get() == 0).await;
+    let whole = scene.ask(&format!("{LOGIN}whole")).await;
+    assert!(status(&whole) == 200 && whole.ends_with('5'), "{whole}");
 }
 
 #[tokio::test]

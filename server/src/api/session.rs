@@ -1,6 +1,7 @@
 //! Logging in and out, and who one is.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,7 +16,7 @@ use super::error::Problem;
 use super::extract::{Json, Query};
 use super::{Shared, auth};
 use crate::state::audit::{Action, By};
-use crate::state::password::{HashError, MAX_BYTES, Password};
+use crate::state::password::{Asks, HashError, MAX_BYTES, Password};
 use crate::state::people::{Person, PersonChange};
 use crate::{clock, time};
 
@@ -119,7 +120,8 @@ pub async fn log_in(
     Json(said): Json<Credentials>,
 ) -> Result<Response, Problem> {
     let trying = shared.auth.begin(&origin, &said.name)?;
-    let Some(person) = proven(&shared, &origin, trying, &said.name, said.password).await? else {
+    let asks = if shared.auth.is_known(&origin) { Asks::Known } else { Asks::Stranger };
+    let Some(person) = proven(&shared, &origin, trying, asks, &said.name, said.password).await? else {
         return Err(Problem::unauthorized("no user has this name and this password"));
     };
     let response = logged_in(&shared, &origin, &headers, &person).await?;
@@ -131,13 +133,14 @@ async fn proven(
     shared: &Shared,
     origin: &Origin,
     trying: Trying<'_>,
+    asks: Asks,
     name: &str,
     password: Password,
 ) -> Result<Option<std::sync::Arc<Person>>, Problem> {
     let known = if name.len() > MAX_NAME_BYTES { "" } else { name };
     // No password is longer: an empty one costs as much as any, and is nobody's.
     let password = if password.reveal().len() > MAX_BYTES { Password::new("") } else { password };
-    let person = match shared.state.knows(known, password).await {
+    let person = match shared.state.knows(known, password, asks).await {
         Ok(person) => person,
         Err(error) => {
             trying.end(Outcome::Untried);
@@ -147,10 +150,16 @@ async fn proven(
     trying.end(if person.is_some() { Outcome::Right } else { Outcome::Wrong });
     if person.is_none() {
         // A name that nobody has may be a password in the wrong field: it is told to nobody.
-        let target = if shared.state.person(known).is_some() { known } else { "(unknown)" };
+        let is_known = shared.state.person(known).is_some();
+        let target = if is_known { known } else { "(unknown)" };
         let by = By { who: "-".into(), from: origin.address.to_string().into() };
-        // It is in the log all the same; nobody gets in or out by it.
-        let _ = shared.state.audit(&by, Action::LoginFailed, target, "").await;
+        if let Some(left_out) = shared.auth.failed(is_known, Instant::now()) {
+            let detail = match left_out {
+                0 => String::new(),
+                more => format!("{more} more failed since the entry before"),
+            };
+            shared.state.audit_soon(&by, Action::LoginFailed, target, detail);
+        }
     }
     Ok(person)
 }
@@ -247,7 +256,7 @@ pub async fn change_password(
         return Err(Problem::unprocessable("the new password is the present one: take another"));
     }
     let trying = shared.auth.begin(&origin, &person.name)?;
-    if proven(&shared, &origin, trying, &person.name, said.current).await?.is_none() {
+    if proven(&shared, &origin, trying, Asks::Known, &person.name, said.current).await?.is_none() {
         return Err(Problem::forbidden("the present password is another"));
     }
     let change = PersonChange { password: Some((said.new, false)), ..PersonChange::default() };

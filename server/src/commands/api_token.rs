@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Place;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Files};
 use crate::state::api_tokens::{ApiToken, DEFAULT_LIFE, NewToken};
 use crate::state::audit::By;
 use crate::state::{Access, Scope};
@@ -16,13 +16,15 @@ use crate::{clock, time};
 #[command(after_help = "\
 Examples:
   vitals-server api-token create --name grafana --access read --expires 365d
-  vitals-server api-token create --name deploy --access write --scope env=prod --expires 30d > deploy.token
+  vitals-server api-token create --name deploy --access write --expires 30d > deploy.token
   vitals-server api-token list
   vitals-server api-token revoke grafana
 
-`create` prints the token alone on standard output, this once: the server keeps its digest. Programs show it as
+`create` prints the token alone on standard output, this once: the server keeps its digest.
+Programs show it as
   curl -H \"Authorization: Bearer $(cat deploy.token)\" http://127.0.0.1:7480/api/v1/hosts
-Revoking ends what the token was shown for at once. Works beside a running server and without one.")]
+Revoking ends what the token was shown for at once. Works beside a running server and without
+one.")]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
@@ -45,7 +47,7 @@ pub enum Command {
 pub struct Create {
     /// Where the server's files are.
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub files: Files,
     /// What it is for; the audit log calls it so
     #[arg(long, value_name = "NAME")]
     pub name: String,
@@ -68,7 +70,7 @@ pub struct Create {
 pub struct List {
     /// Where the server's files are.
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub files: Files,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -79,7 +81,7 @@ pub struct List {
 pub struct Revoke {
     /// Where the server's files are.
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub files: Files,
     /// Which: its id or name
     #[arg(value_name = "ID")]
     pub token: String,
@@ -155,17 +157,17 @@ fn info(token: &ApiToken) -> Value {
 /// # Errors
 /// It cannot be done; the text says why and what to do.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let (overrides, json, request) = match args.command {
-        Command::List(List { overrides, json }) => (overrides, json, Request::List),
-        Command::Create(Create { overrides, name, access, expires, scope, json }) => {
+    let (files, json, request) = match args.command {
+        Command::List(List { files, json }) => (files, json, Request::List),
+        Command::Create(Create { files, name, access, expires, scope, json }) => {
             let scope = Scope::from_pairs(scope.iter().map(String::as_str));
             let scope = scope.map_err(|error| anyhow!("--scope: {error}"))?;
             let life_ms = life(&expires)?;
-            (overrides, json, Request::Create { name, access, scope, life_ms })
+            (files, json, Request::Create { name, access, scope, life_ms })
         }
-        Command::Revoke(Revoke { overrides, token, json }) => (overrides, json, Request::Revoke { token }),
+        Command::Revoke(Revoke { files, token, json }) => (files, json, Request::Revoke { token }),
     };
-    let config = Config::load(&overrides)?;
+    let config = Config::load(&files.into())?;
     let answer = super::ask(&config, super::Request::ApiToken(request.clone()))?;
     if json {
         println!("{answer:#}");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vitals_wire::ids::HostId;
 
 use super::Place;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Files};
 use crate::session::seats::Order;
 use crate::state::Action;
 use crate::state::audit::By;
@@ -41,8 +41,10 @@ pub enum Command {
     /// Bring in a new key: announce it, wait until clients have learnt it, switch to it
     #[command(after_help = "\
 Examples:
-  vitals-server cert rotate               makes and announces the next key; then shows how many clients have learnt it
-  vitals-server cert rotate --switch      makes it the key that clients see, once those of the last 7 days have learnt it
+  vitals-server cert rotate               makes and announces the next key
+  vitals-server cert show                 how many clients have learnt it
+  vitals-server cert rotate --switch      clients see it from now on; asks that all who were here
+                                          within 7 days have learnt it
   vitals-server cert rotate --abort       gives it up
 
 Connections that are open stay open; those that come see the new key.")]
@@ -54,7 +56,7 @@ Connections that are open stay open; those that come see the new key.")]
 pub struct Show {
     /// Where the server's files are.
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub files: Files,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -65,7 +67,7 @@ pub struct Show {
 pub struct Rotate {
     /// Where the server's files are.
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub files: Files,
     /// Make the next key and tell all clients; the default where none is announced
     #[arg(long, conflicts_with_all = ["switch", "abort"])]
     pub announce: bool,
@@ -219,8 +221,8 @@ async fn report(place: &Place, done: Option<(&str, usize)>) -> anyhow::Result<Va
 /// # Errors
 /// It cannot be done; the text says why and what to do.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let (overrides, json, request) = match args.command {
-        Command::Show(show) => (show.overrides, show.json, Request::Show),
+    let (files, json, request) = match args.command {
+        Command::Show(show) => (show.files, show.json, Request::Show),
         Command::Rotate(rotate) => {
             let request = match (&rotate.certificate, rotate.announce, rotate.switch, rotate.abort) {
                 (Some(file), ..) => Request::Announce { certificate: Some(read(file)?) },
@@ -229,10 +231,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 (None, _, _, true) => Request::Abort,
                 (None, false, false, false) => Request::Next,
             };
-            (rotate.overrides, rotate.json, request)
+            (rotate.files, rotate.json, request)
         }
     };
-    let report = super::ask(&Config::load(&overrides)?, super::Request::Cert(request))?;
+    let report = super::ask(&Config::load(&files.into())?, super::Request::Cert(request))?;
     if json {
         println!("{report:#}");
     } else {

@@ -80,7 +80,9 @@ async fn a_key_is_announced_learnt_and_switched_to_and_all_of_it_is_in_the_audit
     assert_eq!((&switched["keys"][0]["pin"], &switched["hosts"]), (&next, &Value::Null));
 
     let log = scene.place.state.audit_log(i64::MAX, 10).await.unwrap();
-    let entries: Vec<_> = log.iter().map(|entry| (&*entry.who, &*entry.action, &*entry.detail)).collect();
+    // That the hosts joined stands there too.
+    let log = log.iter().filter(|entry| entry.action == "key_rotated");
+    let entries: Vec<_> = log.map(|entry| (&*entry.who, &*entry.action, &*entry.detail)).collect();
     assert_eq!(entries, [("local", "key_rotated", "in use"), ("local", "key_rotated", "announced")]);
 }
 

@@ -10,7 +10,7 @@ use vitals_wire::ids::HostId;
 use vitals_wire::message::Refusal;
 
 use super::Place;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Files};
 use crate::hosts_command;
 use crate::session::protocol::refused;
 use crate::session::seats::Order;
@@ -22,7 +22,7 @@ use crate::state::{Begins, Host, HostChange, LabelChange, StateError};
 #[command(after_help = "\
 Examples:
   vitals-server host list
-  vitals-server host show web-1                     all that is known of it; a host is named by its name or its id
+  vitals-server host show web-1                     all that is known of it, by its name or its id
   vitals-server host rename web-1 shop              it keeps this name, whatever its client says
   vitals-server host rename shop --own              it is called as its client says again
   vitals-server host label web-1 env=prod rack-     sets one label, and takes another away
@@ -58,7 +58,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct List {
     #[command(flatten)]
-    overrides: Overrides,
+    files: Files,
     /// Print JSON, as the API gives it
     #[arg(long)]
     json: bool,
@@ -67,7 +67,7 @@ struct List {
 #[derive(Debug, clap::Args)]
 struct One {
     #[command(flatten)]
-    overrides: Overrides,
+    files: Files,
     /// Its name or id
     host: String,
     /// Print JSON
@@ -78,7 +78,7 @@ struct One {
 #[derive(Debug, clap::Args)]
 struct Rename {
     #[command(flatten)]
-    overrides: Overrides,
+    files: Files,
     /// Its name or id
     host: String,
     /// What it is called from now on
@@ -95,7 +95,7 @@ struct Rename {
 #[derive(Debug, clap::Args)]
 struct Label {
     #[command(flatten)]
-    overrides: Overrides,
+    files: Files,
     /// Its name or id
     host: String,
     /// KEY=VALUE sets it, KEY- takes it away, KEY= leaves it to token and client
@@ -293,24 +293,24 @@ pub async fn answer(place: &Place, request: Request) -> anyhow::Result<Value> {
 /// # Errors
 /// It cannot be done; the text says why and what to do.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let (overrides, json, request) = match args.command {
-        Command::List(List { overrides, json }) => {
-            return hosts_command::run(&Config::load(&overrides)?, json);
+    let (files, json, request) = match args.command {
+        Command::List(List { files, json }) => {
+            return hosts_command::run(&Config::load(&files.into())?, json);
         }
-        Command::Show(One { overrides, host, json }) => {
-            return hosts_command::show(&Config::load(&overrides)?, &host, json);
+        Command::Show(One { files, host, json }) => {
+            return hosts_command::show(&Config::load(&files.into())?, &host, json);
         }
-        Command::Rename(Rename { overrides, host, name, json, .. }) => {
-            (overrides, json, Request::Rename { host, name })
+        Command::Rename(Rename { files, host, name, json, .. }) => {
+            (files, json, Request::Rename { host, name })
         }
-        Command::Label(Label { overrides, host, labels, json }) => {
-            (overrides, json, Request::Label { host, labels: labels.into_iter().collect() })
+        Command::Label(Label { files, host, labels, json }) => {
+            (files, json, Request::Label { host, labels: labels.into_iter().collect() })
         }
-        Command::Rotate(One { overrides, host, json }) => (overrides, json, Request::Rotate { host }),
-        Command::Revoke(One { overrides, host, json }) => (overrides, json, Request::Revoke { host }),
-        Command::Remove(One { overrides, host, json }) => (overrides, json, Request::Remove { host }),
+        Command::Rotate(One { files, host, json }) => (files, json, Request::Rotate { host }),
+        Command::Revoke(One { files, host, json }) => (files, json, Request::Revoke { host }),
+        Command::Remove(One { files, host, json }) => (files, json, Request::Remove { host }),
     };
-    let config = Config::load(&overrides)?;
+    let config = Config::load(&files.into())?;
     // Opening makes what is not there, and there would be no host in it.
     hosts_command::check_used(&config)?;
     let answer = super::ask(&config, super::Request::Host(request))?;

@@ -94,7 +94,7 @@ fn table(rows: &Value, columns: &[&str]) -> String {
     fn cell(value: &Value) -> String {
         match value {
             Value::Null => "-".to_owned(),
-            Value::String(text) => text.clone(),
+            Value::String(text) => table::shown(text),
             Value::Object(pairs) if pairs.is_empty() => "-".to_owned(),
             Value::Object(pairs) => {
                 let pairs = pairs.iter().map(|(key, value)| format!("{key}={}", cell(value)));

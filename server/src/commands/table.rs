@@ -1,9 +1,14 @@
 //! Columns for people.
 
+/// A text as a terminal may show it: what a host says of itself must not move the cursor or colour the words of others.
+pub fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// These rows under these heads, each column as wide as its longest cell; an empty cell is a dash.
 pub fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
     let heads = heads.map(str::to_owned);
-    let shown = |cell: &str| if cell.is_empty() { "-".to_owned() } else { cell.to_owned() };
+    let shown = |cell: &str| if cell.is_empty() { "-".to_owned() } else { shown(cell) };
     let width = |at: usize| {
         let cells = std::iter::once(&heads).chain(rows);
         cells.map(|row| shown(&row[at]).chars().count()).max().unwrap_or_default()

@@ -13,7 +13,7 @@ use vitals_wire::token::JoinToken;
 use super::Place;
 use super::address::{self, AddressError, Machine};
 use super::table::table;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Files};
 use crate::state::audit::By;
 use crate::state::{JoinRecord, NewJoinToken, StateError};
 use crate::{clock, time};
@@ -33,12 +33,12 @@ Examples:
   vitals-server token create                                   one host, within 24 h
   vitals-server token create --uses 50 --label env=prod        fifty hosts, labelled
   vitals-server token create --address vitals.example.org      where clients reach this server
-  vitals-server token create --replace web-1                   a new machine for web-1, with its name and history
+  vitals-server token create --replace web-1                   a new machine in web-1's place
   vitals-server token create > token && chmod 600 token        for VITALS_TOKEN_FILE of the client
   vitals-server token list
   vitals-server token revoke 5b0c4e91a7d2
 
-Whoever holds a token may join. Only the token goes to standard output, and nobody is told it again.")]
+Whoever holds a token may join. Only the token goes to standard output; it is not shown again.")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -57,7 +57,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Create {
     #[command(flatten)]
-    overrides: Overrides,
+    files: Files,
     /// Hosts that it may let in
     #[arg(long, value_name = "N", default_value_t = 1)]
     uses: u32,
@@ -82,7 +82,7 @@ struct Create {
 #[derive(Debug, clap::Args)]
 struct List {
     #[command(flatten)]
-    overrides: Overrides,
+    files: Files,
     /// Print JSON, as the API gives it
     #[arg(long)]
     json: bool,
@@ -91,7 +91,7 @@ struct List {
 #[derive(Debug, clap::Args)]
 struct Revoke {
     #[command(flatten)]
-    overrides: Overrides,
+    files: Files,
     /// Its id, as `token list` shows it
     id: String,
     /// Print JSON, as the API gives it
@@ -288,7 +288,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 addresses: create.address,
             };
             let answer = super::ask(
-                &Config::load(&create.overrides)?,
+                &Config::load(&create.files.into())?,
                 super::Request::Token(Request::Create(wanted)),
             )?;
             if create.json {
@@ -299,16 +299,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             eprint!("{}", about(&answer));
         }
         Command::List(list) => {
-            let answer = super::ask(&Config::load(&list.overrides)?, super::Request::Token(Request::List))?;
+            let answer =
+                super::ask(&Config::load(&list.files.into())?, super::Request::Token(Request::List))?;
             if list.json {
                 println!("{answer:#}");
             } else {
                 print!("{}", listed(&answer));
             }
         }
-        Command::Revoke(Revoke { overrides, id, json }) => {
+        Command::Revoke(Revoke { files, id, json }) => {
             let request = super::Request::Token(Request::Revoke { id: id.clone() });
-            let answer = super::ask(&Config::load(&overrides)?, request)?;
+            let answer = super::ask(&Config::load(&files.into())?, request)?;
             if json {
                 println!("{answer:#}");
             } else {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Place;
 use super::terminal;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Files};
 use crate::state::Scope;
 use crate::state::audit::By;
 use crate::state::password::{MAX_BYTES, Password};
@@ -20,17 +20,18 @@ use crate::time;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vitals-server user add ann                             asks for the password twice, without showing it
+  vitals-server user add ann                             asks for the password, unseen
   vitals-server user add ann --role viewer --scope env=prod --generate
-  vitals-server user passwd admin --generate             for the one who is locked out: prints a new password once
+  vitals-server user passwd admin --generate             for who is locked out
   vitals-server user passwd ann --password-file /run/secrets/ann
   printf %s \"$PASSWORD\" | vitals-server user passwd ann
   vitals-server user list --json
   vitals-server user remove ann
 
-A password has at least 12 characters: a phrase of some words will do. It is never an argument: those are for all on this
-machine to see. A change or removal ends that user's logins at once. Works beside a running server and without one; who
-may use the server's data directory is administrator here.")]
+A password has at least 12 characters: a phrase of some words will do. It is never an argument:
+those are for all on this machine to see. A change or removal ends that user's logins at once.
+Works beside a running server and without one; who may use the server's data directory is
+administrator here.")]
 pub struct Args {
     /// What to do.
     #[command(subcommand)]
@@ -66,7 +67,7 @@ pub struct Source {
 pub struct Add {
     /// Where the server's files are.
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub files: Files,
     /// What the user is called: letters, digits and . _ - @
     #[arg(value_name = "NAME")]
     pub name: String,
@@ -89,7 +90,7 @@ pub struct Add {
 pub struct Passwd {
     /// Where the server's files are.
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub files: Files,
     /// Whose password
     #[arg(value_name = "NAME")]
     pub name: String,
@@ -106,7 +107,7 @@ pub struct Passwd {
 pub struct List {
     /// Where the server's files are.
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub files: Files,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -117,7 +118,7 @@ pub struct List {
 pub struct Remove {
     /// Where the server's files are.
     #[command(flatten)]
-    pub overrides: Overrides,
+    pub files: Files,
     /// Whom
     #[arg(value_name = "NAME")]
     pub name: String,
@@ -216,21 +217,21 @@ fn info(person: &Person) -> Value {
 /// # Errors
 /// It cannot be done; the text says why and what to do.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let (overrides, json, request) = match args.command {
-        Command::List(List { overrides, json }) => (overrides, json, Request::List),
-        Command::Add(Add { overrides, name, role, scope, source, json }) => {
+    let (files, json, request) = match args.command {
+        Command::List(List { files, json }) => (files, json, Request::List),
+        Command::Add(Add { files, name, role, scope, source, json }) => {
             let scope = Scope::from_pairs(scope.iter().map(String::as_str));
             let scope = scope.map_err(|error| anyhow::anyhow!("--scope: {error}"))?;
             let password = source.password(&name)?;
-            (overrides, json, Request::Add { name, role, scope, password })
+            (files, json, Request::Add { name, role, scope, password })
         }
-        Command::Passwd(Passwd { overrides, name, source, json }) => {
+        Command::Passwd(Passwd { files, name, source, json }) => {
             let password = source.password(&name)?;
-            (overrides, json, Request::Passwd { name, password })
+            (files, json, Request::Passwd { name, password })
         }
-        Command::Remove(Remove { overrides, name, json }) => (overrides, json, Request::Remove { name }),
+        Command::Remove(Remove { files, name, json }) => (files, json, Request::Remove { name }),
     };
-    let config = Config::load(&overrides)?;
+    let config = Config::load(&files.into())?;
     let answer = super::ask(&config, super::Request::User(request.clone()))?;
     if json {
         println!("{answer:#}");

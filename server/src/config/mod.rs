@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{Accounts, HostLimits, Network};
 pub use influx::{FIRST_TARGET, Influx, InfluxTarget, is_target_name};
-pub use overrides::Overrides;
+pub use overrides::{Files, Overrides};
 pub use parts::{Clients, DataDir, Http, HttpTls, Journal, Log, LogFormat, LogLevel, ShutdownTimeout, Store};
 pub use values::{Masked, Time};
 use values::{duration_within, within};
@@ -38,13 +38,15 @@ pub enum ConfigError {
         /// What the system said.
         error: std::io::Error,
     },
-    /// The file is not what it should be.
-    #[error("{file}: {error}", file = file.display())]
+    /// The file is not what it should be. The line itself is not shown: a secret may stand in it.
+    #[error("{file}: line {line}: {reason}", file = file.display())]
     Invalid {
         /// The file.
         file: PathBuf,
-        /// Line, key and reason.
-        error: Box<toml::de::Error>,
+        /// Where in it.
+        line: usize,
+        /// The key, and why.
+        reason: String,
     },
     /// A value that cannot be.
     #[error("{0}")]
@@ -104,8 +106,15 @@ impl Config {
     fn from_file(file: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(file)
             .map_err(|error| ConfigError::Unreadable { file: file.to_owned(), error })?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Invalid { file: file.to_owned(), error: Box::new(error) })
+        Self::from_text(file, &text)
+    }
+
+    fn from_text(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let before = error.span().map_or(0, |span| span.start.min(text.len()));
+            let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
+            ConfigError::Invalid { file: file.to_owned(), line, reason: error.message().to_owned() }
+        })
     }
 
     fn lay_over(&mut self, over: Overrides) {

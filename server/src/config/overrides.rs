@@ -63,6 +63,23 @@ pub struct Overrides {
     pub log_format: Option<LogFormat>,
 }
 
+/// Where the server's files are: all that a command beside `run` and `check-config` needs to be told.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Files {
+    /// The server's configuration file [env: VITALS_CONFIG] [default: /etc/vitals/server.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory that holds everything the server keeps [env: VITALS_DATA_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl From<Files> for Overrides {
+    fn from(Files { config, data_dir }: Files) -> Self {
+        Self { config, data_dir, ..Self::default() }
+    }
+}
+
 impl Overrides {
     /// What the environment says. An empty variable counts as one that is not set.
     pub(super) fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {

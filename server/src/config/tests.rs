@@ -1,7 +1,7 @@
 use super::*;
 
 fn parse(text: &str) -> Result<Config, String> {
-    toml::from_str::<Config>(text).map_err(|error| error.to_string())
+    Config::from_text(Path::new("server.toml"), text).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -26,6 +26,23 @@ fn what_is_in_force_reads_back_as_the_same_configuration() {
 fn an_unknown_key_is_named_with_its_line() {
     let error = parse("[clients]\nlisten = \"127.0.0.1:1\"\nlissten = 3\n").unwrap_err();
     assert!(error.contains("lissten") && error.contains("line 3"), "{error}");
+}
+
+#[test]
+fn a_secret_that_is_written_wrongly_is_not_shown() {
+    for (line, text) in [
+        (2, "[accounts]\nadmin_password = hush4711\n"),
+        (2, "[accounts]\nadmin_password = \"hush4711\n"),
+        (2, "[accounts]\nadmin_password = 4711\n"),
+        (2, "[accounts]\nadmin_password = [\"hush4711\"]\n"),
+        (3, "\n[influx]\ntoken = { is = \"hush4711\" }\n"),
+        (2, "[influx]\ntoken \"hush4711\"\n"),
+        (2, "[influx]\ntokn = \"hush4711\"\n"),
+    ] {
+        let error = parse(text).unwrap_err();
+        assert!(error.contains(&format!("server.toml: line {line}: ")), "{error}");
+        assert!(!error.contains("hush") && !error.contains("4711"), "{error}");
+    }
 }
 
 #[test]

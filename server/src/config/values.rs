@@ -10,9 +10,18 @@ use super::ConfigError;
 use crate::time;
 
 /// A secret that shows itself to nobody who prints it.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Default)]
 pub struct Masked(pub String);
+
+impl<'de> Deserialize<'de> for Masked {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match toml::Value::deserialize(deserializer)? {
+            toml::Value::String(text) => Ok(Self(text)),
+            // Not what stands there, which serde would say.
+            _ => Err(serde::de::Error::custom("a secret is a text in quotation marks")),
+        }
+    }
+}
 
 impl fmt::Debug for Masked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -24,6 +24,11 @@ const SHARDS: usize = 64;
 /// Events that wait to be journaled. A fleet that comes or goes as a whole fits.
 pub const EVENT_QUEUE: usize = 16_384;
 
+/// Good-byes of a host that count at once, and the time for each more: a machine sleeps and wakes a few times in a row, and
+/// not for hours.
+const BYES_AT_ONCE: u32 = 8;
+const BYE_PAUSE: Duration = Duration::from_secs(5);
+
 /// Something that happened to a host.
 #[derive(Debug, Clone)]
 pub struct HostEvent {
@@ -82,6 +87,8 @@ struct Entry {
     peer: Option<Peer>,
     /// Counts connections, so that the end of an old one does not erase a newer.
     connection: u64,
+    /// Until when its good-byes are paid for.
+    byes_paid: Duration,
     /// The newest time that was committed; what is only shown does not count.
     committed_ms: Option<i64>,
     sample: Option<Arc<Sample>>,
@@ -205,14 +212,21 @@ impl Live {
         }
     }
 
-    /// A host has said good-bye on this connection; one on a connection that a newer has replaced means nothing.
-    pub fn bye(&self, host: HostId, connection: u64, reason: ByeReason) {
-        let event = self
-            .shard(host)
-            .get_mut(&host)
-            .filter(|entry| entry.connection == connection)
-            .and_then(|entry| entry.watch.bye(self.start.elapsed(), reason));
+    /// A host has said good-bye on this connection; one on a connection that a newer has replaced means nothing, and one
+    /// of very many neither. Gives whether it counts.
+    pub fn bye(&self, host: HostId, connection: u64, reason: ByeReason) -> bool {
+        let now = self.start.elapsed();
+        let mut shard = self.shard(host);
+        let Some(entry) = shard.get_mut(&host).filter(|entry| entry.connection == connection) else {
+            return false;
+        };
+        if !entry.may_say_bye(now) {
+            return false;
+        }
+        let event = entry.watch.bye(now, reason);
+        drop(shard);
         self.tell(host, event, || reason.to_string());
+        true
     }
 
     /// Time has passed: finds the hosts that are silent for too long.
@@ -277,6 +291,17 @@ impl Live {
 }
 
 impl Entry {
+    /// Whether a good-bye counts: so many at once, then one in [`BYE_PAUSE`]. Each makes two events, with the host's
+    /// return, and a host must not fill the journal with them.
+    fn may_say_bye(&mut self, now: Duration) -> bool {
+        let paid = self.byes_paid.max(now) + BYE_PAUSE;
+        let may = paid <= now + BYE_PAUSE * BYES_AT_ONCE;
+        if may {
+            self.byes_paid = paid;
+        }
+        may
+    }
+
     fn new(watch: Watch) -> Self {
         Self {
             watch,
@@ -286,6 +311,7 @@ impl Entry {
             series_dropped: 0,
             peer: None,
             connection: 0,
+            byes_paid: Duration::ZERO,
             committed_ms: None,
             sample: None,
             received_ms: None,

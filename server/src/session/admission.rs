@@ -2,7 +2,7 @@
 //! its words, for the client and for the audit log.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -13,13 +13,9 @@ use vitals_wire::message::{Hello, Refusal, Refused};
 use super::Shared;
 use super::protocol::refused;
 use super::seats::Order;
+use crate::seldom::Seldom;
 use crate::state::audit::By;
 use crate::state::{Action, Denied, Host, StateError};
-
-/// Refused hosts that the audit log takes down within [`PAUSE`]; more are counted there.
-const MOST_IN_AUDIT: u32 = 20;
-/// Time after which they are counted anew.
-const PAUSE: Duration = Duration::from_secs(60);
 
 /// Time to take a refused host down in the audit log before it is told.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -83,30 +79,12 @@ pub(super) fn is_a_guess(denied: Denied) -> bool {
 }
 
 /// Lets few refused hosts into the audit log: strangers must not fill it.
-#[derive(Debug, Default)]
-pub struct RefusedHosts(Mutex<Recent>);
+#[derive(Debug)]
+pub struct RefusedHosts(Seldom);
 
-#[derive(Debug, Default)]
-struct Recent {
-    since: Option<Instant>,
-    taken: u32,
-    left_out: u64,
-}
-
-impl RefusedHosts {
-    /// `Some` where one is to be taken down, with the number of those left out since the last.
-    fn due(&self, now: Instant) -> Option<u64> {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.since.is_none_or(|since| now.saturating_duration_since(since) >= PAUSE) {
-            recent.since = Some(now);
-            recent.taken = 0;
-        }
-        if recent.taken >= MOST_IN_AUDIT {
-            recent.left_out += 1;
-            return None;
-        }
-        recent.taken += 1;
-        Some(std::mem::take(&mut recent.left_out))
+impl Default for RefusedHosts {
+    fn default() -> Self {
+        Self(Seldom::for_audit())
     }
 }
 
@@ -142,6 +120,10 @@ pub(super) fn still_stands(shared: &Shared, host: &Host) -> Result<(), Refused> 
         None => Err(words(Denied::NotEnrolled)),
         Some(now) if now.revoked_ms.is_some() => Err(words(Denied::Revoked)),
         Some(now) if now.client != host.client => Err(words(Denied::Replaced)),
+        // A machine that joined anew keeps its id: only its secret tells it from who had the one before.
+        Some(now) if now.secret != host.secret && now.secret != host.next_secret => {
+            Err(words(Denied::Credential))
+        }
         Some(_) => Ok(()),
     }
 }
@@ -163,7 +145,7 @@ pub(super) fn keep_secret(shared: Arc<Shared>, id: HostId, name: Box<str>, secre
 
 /// Takes down that a host was refused. The log has it in any case.
 pub(super) async fn note(shared: &Shared, told: &str, address: SocketAddr, denied: Denied, id: String) {
-    let Some(left_out) = shared.refused_hosts.due(Instant::now()) else { return };
+    let Some(left_out) = shared.refused_hosts.0.due(Instant::now()) else { return };
     let by = By { who: format!("host:{id}").into(), from: address.ip().to_canonical().to_string().into() };
     let mut detail = words(denied).code.word().to_owned();
     if left_out > 0 {
@@ -201,15 +183,5 @@ mod tests {
             assert!(refused.text.len() < MAX_REFUSED_TEXT_BYTES, "{denied:?}: whole");
             assert!(refused.text.contains(':'), "{denied:?}: what is, and what to do");
         }
-    }
-
-    #[test]
-    fn a_flood_of_refused_hosts_leaves_few_lines_and_a_count() {
-        let hosts = RefusedHosts::default();
-        let start = Instant::now();
-        let taken = (0..1_000).filter(|_| hosts.due(start).is_some()).count();
-        assert_eq!(taken, MOST_IN_AUDIT as usize);
-        assert_eq!(hosts.due(start + PAUSE), Some(1_000 - u64::from(MOST_IN_AUDIT)));
-        assert_eq!(hosts.due(start + PAUSE), Some(0));
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, error, warn};
 use vitals_wire::message::DropReason;
 use vitals_wire::record::Record;
+use vitals_wire::sample::Sample;
 
 use super::protocol::{Batch, Protocol};
 use super::series::MEASUREMENTS;
@@ -117,9 +118,13 @@ pub(super) fn put_off(shared: &Shared, guest: &Guest, batch: &Batch, now_ms: i64
     );
 }
 
-/// Takes out of a batch the points of series beyond the host's cap.
-pub(super) fn trim(shared: &Shared, guest: &Guest, batch: &mut Batch, now: Instant) {
-    let samples = batch.samples.iter_mut().chain(&mut batch.ahead);
+/// Takes out of samples the points of series beyond the host's cap, and what no host may say.
+pub(super) fn trim<'s>(
+    shared: &Shared,
+    guest: &Guest,
+    samples: impl Iterator<Item = &'s mut Sample>,
+    now: Instant,
+) {
     let (surplus, told) = shared.books.trim(&guest.book, samples, now);
     if surplus.count() == 0 {
         return;

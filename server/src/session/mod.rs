@@ -229,6 +229,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         };
         // Nothing is read any more: whoever comes may have it.
         self.seat = None;
+        self.learning.end();
         if let End::Ordered(refused) = &end {
             // At once: nobody waits for the disk to be shown the door.
             self.last_word(refused.clone()).await;
@@ -334,7 +335,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             Step::Take(batch) => (batch, true),
             Step::Defer(batch) => (batch, false),
             Step::Show(_) if allowed != Allowed::All => return Ok(()),
-            Step::Show(sample) => {
+            Step::Show(mut sample) => {
+                keep::trim(&self.shared, guest, std::iter::once(&mut sample), now);
                 self.shared.live.sample(guest.id, guest.interval, now_ms, Arc::new(sample));
                 return Ok(());
             }
@@ -368,7 +370,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
             keep::put_off(&self.shared, guest, &batch.0, now_ms);
             return self.send(ack.into()).await;
         }
-        keep::trim(&self.shared, guest, &mut batch.0, now);
+        keep::trim(&self.shared, guest, batch.0.samples.iter_mut().chain(&mut batch.0.ahead), now);
         let committing = keep::take(&self.shared, guest, &mut self.protocol, batch, now_ms);
         self.committing.extend(committing);
         Ok(())
@@ -384,9 +386,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Session<Io> {
         if let Some(seat) = &self.seat {
             seat.said_bye();
         }
-        if let Some(guest) = &self.host {
+        if let Some(guest) = &self.host
+            && self.shared.live.bye(guest.id, guest.connection, reason)
+        {
             info!(host = &*guest.name, peer = %self.address, %reason, "client says good-bye");
-            self.shared.live.bye(guest.id, guest.connection, reason);
         }
     }
 

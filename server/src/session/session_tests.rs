@@ -17,9 +17,11 @@ use vitals_wire::token::JoinToken;
 use super::*;
 use crate::config::HostLimits;
 use crate::journal::{Committer, JournalOptions, JournalReader};
-use crate::live::{EVENT_QUEUE, HostNow};
+use crate::live::{EVENT_QUEUE, HostEvent, HostNow};
 use crate::state::NewJoinToken;
 use crate::state::audit::By;
+
+mod misuse;
 
 const HOST: HostId = HostId([5; 16]);
 const LONG: Duration = Duration::from_secs(10);
@@ -41,6 +43,18 @@ impl Rig {
 
     /// The same with limits for each host.
     fn limited(limits: HostLimits, change: impl FnOnce(&mut JournalOptions, &mut Room)) -> Self {
+        Self::made(limits, change).0
+    }
+
+    /// One of which the events are heard.
+    fn watched() -> (Self, mpsc::Receiver<HostEvent>) {
+        Self::made(HostLimits::default(), |_, _| {})
+    }
+
+    fn made(
+        limits: HostLimits,
+        change: impl FnOnce(&mut JournalOptions, &mut Room),
+    ) -> (Self, mpsc::Receiver<HostEvent>) {
         let dir = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new());
         let mut options = JournalOptions::new(dir.path().join("journal"));
@@ -51,7 +65,7 @@ impl Rig {
         let (journal, committer) = Journal::open_manual(Arc::new(RealFs), options, metrics.clone()).unwrap();
         let store = journal.reader("store", Position::default()).unwrap();
         let (state, _thread) = State::open(&dir.path().join("state.db")).unwrap();
-        let (events, _told) = mpsc::channel(EVENT_QUEUE);
+        let (events, told) = mpsc::channel(EVENT_QUEUE);
         let shared = Shared {
             journal,
             live: Arc::new(Live::new(clock::now_ms(), events)),
@@ -68,7 +82,7 @@ impl Rig {
             books: Books::new(limits),
             newest_kept: Arc::new(|_| None),
         };
-        Self { shared: Arc::new(shared), committer: Mutex::new(committer), store, _dir: dir }
+        (Self { shared: Arc::new(shared), committer: Mutex::new(committer), store, _dir: dir }, told)
     }
 
     fn commit(&self) {

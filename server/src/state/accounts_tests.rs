@@ -32,6 +32,18 @@ async fn seen_on_disk(state: &State) -> i64 {
 }
 
 #[tokio::test]
+async fn it_is_known_when_the_thread_that_writes_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, thread) = State::open(&dir.path().join("state.db")).unwrap();
+    let soon = Duration::from_millis(50);
+    assert!(tokio::time::timeout(soon, state.ended()).await.is_err());
+    let broken: Result<(), StateError> = state.transaction(|_| panic!("as it was told to")).await;
+    assert!(matches!(broken, Err(StateError::Closed)), "{broken:?}");
+    tokio::time::timeout(Duration::from_secs(5), state.ended()).await.unwrap();
+    assert!(thread.join().is_err());
+}
+
+#[tokio::test]
 async fn people_logins_and_tokens_are_remembered_across_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");

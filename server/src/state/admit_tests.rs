@@ -258,6 +258,21 @@ async fn a_new_secret_holds_beside_the_old_one_until_it_is_used() {
 }
 
 #[tokio::test]
+async fn a_machine_that_was_replaced_leaves_no_secret_behind_that_lets_it_in() {
+    let rig = Rig::new();
+    let token = rig.token(1, &[], None).await;
+    let host = rig.come(said(&token, hello(1, 1))).await.unwrap().host;
+    rig.state.rotate_host(&By::local(), host.id).await.unwrap();
+    assert!(rig.come(hello(1, 1)).await.unwrap().host.rotate, "it is asked, and takes its time");
+    let replacing = rig.token(1, &[], Some(host.id)).await;
+    rig.come(said(&replacing, hello(2, 2))).await.unwrap();
+    let late = rig.state.next_secret(host.id, &Secret([9; 32])).await;
+    assert!(matches!(late, Err(StateError::Denied(Denied::Credential))), "{late:?}");
+    assert_eq!(rig.come(hello(1, 9)).await.unwrap_err(), Denied::Replaced);
+    assert!(rig.come(hello(2, 2)).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_removed_host_needs_a_new_token_and_leaves_its_name() {
     let rig = Rig::new();
     let token = rig.token(9, &[], None).await;

@@ -199,6 +199,11 @@ impl State {
         own
     }
 
+    /// From where somebody logged in whose login is still kept.
+    pub fn login_addresses(&self) -> Vec<IpAddr> {
+        self.accounts.logins.read().values().filter_map(|login| login.address.parse().ok()).collect()
+    }
+
     /// Logs out: this login, or all of its person's.
     ///
     /// # Errors

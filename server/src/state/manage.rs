@@ -9,7 +9,7 @@ use vitals_wire::name::{check_host_name, check_label};
 
 use super::audit::{self, Action, By};
 use super::host::{Host, free_name};
-use super::{State, StateError, Writer, db, join, read};
+use super::{Denied, State, StateError, Writer, db, join, read};
 use crate::clock;
 use crate::secret::Digest;
 
@@ -84,10 +84,11 @@ impl State {
         .await
     }
 
-    /// The secret that a host uses from its next connection on; the present one holds until then.
+    /// The secret that a host uses from its next connection on; the present one holds until then. It is taken while the
+    /// host is asked for one: a machine that was replaced meanwhile must not leave a secret behind that lets it in again.
     ///
     /// # Errors
-    /// There is no such host, or it is not on disk.
+    /// There is no such host, nobody asks it any more, or it is not on disk.
     pub async fn next_secret(&self, id: HostId, secret: &Secret) -> Result<(), StateError> {
         let digest = Digest::of(&secret.0);
         self.act(move |writer| {
@@ -95,6 +96,9 @@ impl State {
             // Said again, or the one that it uses already.
             if host.next_secret == Some(digest) || host.secret == Some(digest) {
                 return Ok(());
+            }
+            if !host.rotate || host.revoked_ms.is_some() {
+                return Err(Denied::Credential.into());
             }
             host.next_secret = Some(digest);
             writer.db.transaction(|tx| db::write_host(tx, &host))?;

@@ -196,6 +196,11 @@ impl State {
         Ok((Self { hosts, accounts, tokens, jobs }, thread))
     }
 
+    /// Waits until the thread that writes has ended, which it does by itself where something is wrong with it alone.
+    pub async fn ended(&self) {
+        self.jobs.closed().await;
+    }
+
     /// Does something to hosts or join tokens on the thread that writes, after all that was asked for before.
     async fn act<T: Send + 'static>(
         &self,

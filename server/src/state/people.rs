@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::accounts::{AccountError, count, is_plain_name, scope_of, scope_text};
 use super::audit::{self, Action, By};
 use super::password::Password;
-use super::password::{Hash, HashError, Hasher};
+use super::password::{Asks, Hash, HashError, Hasher};
 use super::rights::{Access, Scope};
 use super::{State, StateError};
 use crate::clock;
@@ -138,14 +138,19 @@ impl State {
         &self.accounts.hasher
     }
 
-    /// Whether that is the person's password; takes as long for a name that nobody has.
+    /// Whether that is the person's password; takes as long for a name that nobody has. `asks`: who wants to know.
     ///
     /// # Errors
     /// Too many are asked for at once.
-    pub async fn knows(&self, name: &str, password: Password) -> Result<Option<Arc<Person>>, HashError> {
+    pub async fn knows(
+        &self,
+        name: &str,
+        password: Password,
+        asks: Asks,
+    ) -> Result<Option<Arc<Person>>, HashError> {
         let person = self.person(name);
         let hash = person.as_ref().map(|person| person.hash.clone());
-        let fits = self.hasher().fits(password, hash).await?;
+        let fits = self.hasher().fits(password, hash, asks).await?;
         // Changed in between: what was compared is no password any more.
         let now = self.person(name);
         let same = person.filter(|then| fits && now.as_ref().is_some_and(|now| now.hash == then.hash));

@@ -93,6 +93,11 @@ impl Tls {
         Self { config: Arc::new(config), look }
     }
 
+    /// For who shakes hands in another way.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.config.clone()
+    }
+
     /// As a client of Vitals does.
     pub fn usual() -> Self {
         Self::with(&[&rustls::version::TLS13], &["vitals/1"])

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bounded::{List, Text};
@@ -8,7 +10,7 @@ use crate::limits::{
 };
 
 /// Who I am. The first message of every connection; its form never changes within version 1.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The version of the protocol that the client speaks.
     pub protocol: u16,
@@ -34,6 +36,26 @@ pub struct Hello {
     pub shortest_interval_ms: u32,
     /// The host's clock in ms since 1970, from which the server learns its skew.
     pub clock_ms: i64,
+}
+
+impl fmt::Debug for Hello {
+    /// Shows that there is a token, and not which.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hello")
+            .field("protocol", &self.protocol)
+            .field("client_version", &self.client_version)
+            .field("host", &self.host)
+            .field("run", &self.run)
+            .field("secret", &self.secret)
+            .field("token", &self.token.as_ref().map(|_| format_args!("…")))
+            .field("name", &self.name)
+            .field("labels", &self.labels)
+            .field("facts", &self.facts)
+            .field("interval_ms", &self.interval_ms)
+            .field("shortest_interval_ms", &self.shortest_interval_ms)
+            .field("clock_ms", &self.clock_ms)
+            .finish()
+    }
 }
 
 /// A label, such as `env` = `prod`.
@@ -133,5 +155,31 @@ pub(crate) mod tests {
     #[test]
     fn its_bytes_are_the_golden_ones() {
         check_messages(&vectors());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_shows_neither_its_secret_nor_its_token() {
+        let hello = Hello {
+            protocol: 1,
+            client_version: Text::cut("1"),
+            host: HostId([1; 16]),
+            run: RunId([2; 16]),
+            secret: Secret([7; 32]),
+            token: Some(Text::cut("hush")),
+            name: Text::cut("web"),
+            labels: List::empty(),
+            facts: Facts::default(),
+            interval_ms: 5_000,
+            shortest_interval_ms: 1_000,
+            clock_ms: 0,
+        };
+        let shown = format!("{hello:?}");
+        assert!(!shown.contains("hush") && !shown.contains("7, 7"), "{shown}");
+        assert!(shown.contains("web") && shown.contains("token: Some(…)"), "{shown}");
     }
 }

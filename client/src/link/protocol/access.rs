@@ -1,6 +1,7 @@
 //! Joining, secrets, and whom to trust from now on: what is said of these on each connection, and what is to be kept.
 //!
-//! - The token is said until a server took this host, and again to one that does not know it (any more).
+//! - The token is said until a server took this host, and again to one that does not know it (any more), shut it out or
+//!   knows another secret: a token that replaces this very host brings it back.
 //! - Asked for a new secret, the host keeps a second one and then says it. From the next connection on it shows the second,
 //!   and the first again where that is refused. Once the second was taken, the first is forgotten. Cut between any two of
 //!   these steps, one of both still opens the door.
@@ -201,19 +202,25 @@ impl Access {
                 true
             }
             Refusal::Credential => {
-                // Neither, then. Both have another try later.
+                // Neither, then. Both have another try: with the token, or later.
                 if let Some(next) = &mut self.next {
                     next.may_hold = true;
                 }
-                false
+                self.says_token(events)
             }
-            Refusal::NotEnrolled if self.token.is_some() && !self.connection.said_token => {
-                self.is_joined = false;
-                events.push(Event::Trust(TrustNews::TokenAgain));
-                true
-            }
+            Refusal::NotEnrolled | Refusal::Revoked => self.says_token(events),
             _ => false,
         }
+    }
+
+    /// Whether there is a token that this server has not heard; then it is said from now on.
+    fn says_token(&mut self, events: &mut Vec<Event>) -> bool {
+        let is_unsaid = self.token.is_some() && !self.connection.said_token;
+        if is_unsaid {
+            self.is_joined = false;
+            events.push(Event::Trust(TrustNews::TokenAgain));
+        }
+        is_unsaid
     }
 
     /// The connection ended.

@@ -110,6 +110,32 @@ fn a_host_that_joined_says_no_token_and_without_one_there_is_nothing_to_say() {
 }
 
 #[test]
+fn a_token_may_bring_back_a_host_that_was_shut_out_or_has_another_secret_and_is_tried_once() {
+    for code in [Refusal::Revoked, Refusal::Credential] {
+        let next_secret = Some(Secret([2; 32])).filter(|_| code == Refusal::Credential);
+        let (mut access, hello) = access(Some("replaces"), Known { is_joined: true, next_secret, ..known() });
+        // By what was shown, to how it is refused until asking again is no use.
+        let mut shown = Vec::new();
+        loop {
+            let said = access.greet(&hello);
+            shown.push((said.secret == OLD, said.token.is_some()));
+            if !access.refused(code, &mut Vec::new()) {
+                break;
+            }
+            access.closed();
+            assert!(shown.len() < 10, "it never ends: {shown:?}");
+        }
+        match code {
+            Refusal::Revoked => assert_eq!(shown, [(true, false), (true, true)]),
+            _ => assert_eq!(shown, [(false, false), (true, false), (false, true), (true, true)]),
+        }
+        access.greet(&hello);
+        let events = let_in(&mut access, &welcome(&[], false));
+        assert_eq!(events.first(), Some(&Event::Trust(TrustNews::Joined)));
+    }
+}
+
+#[test]
 fn keys_are_kept_and_then_told_until_the_server_surely_heard() {
     let now = Instant::now();
     let (mut access, hello) = access(None, Known { is_joined: true, is_current: true, ..known() });

@@ -8,7 +8,7 @@ pub mod cookie;
 pub mod hold;
 pub mod throttle;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -21,6 +21,7 @@ use super::Shared;
 use super::caller::{Access, Caller, Grant, Origin, Scope};
 use super::error::Problem;
 use crate::clock;
+use crate::seldom::Seldom;
 use crate::state::audit::By;
 use crate::state::logins::{Lifetimes, Login};
 use crate::state::people::Person;
@@ -34,9 +35,25 @@ const ME: &str = "/api/v1/me";
 const MY_PASSWORD: &str = "/api/v1/me/password";
 
 /// What logging in needs beyond the state.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Auth {
     throttle: Arc<Mutex<Throttle>>,
+    failed: Arc<Failed>,
+}
+
+/// Keeps wrong passwords from filling the audit log and the log: those for names that somebody has are seen however many
+/// are tried for others.
+#[derive(Debug)]
+struct Failed {
+    known: Seldom,
+    unknown: Seldom,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        let failed = Failed { known: Seldom::for_audit(), unknown: Seldom::for_audit() };
+        Self { throttle: Arc::default(), failed: Arc::new(failed) }
+    }
 }
 
 /// A try of a password that counts until it has ended, also if whoever asked goes away in between.
@@ -59,6 +76,24 @@ impl Auth {
                 wait,
             )),
         }
+    }
+
+    /// Knows from the start that somebody has logged in from there.
+    pub fn knowing(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        let auth = Self::default();
+        addresses.into_iter().for_each(|address| auth.throttle().know(address, Instant::now()));
+        auth
+    }
+
+    /// Whether somebody has logged in from there before, as far as is remembered.
+    pub fn is_known(&self, origin: &Origin) -> bool {
+        self.throttle().is_known(origin.address, Instant::now())
+    }
+
+    /// `Some` where a wrong password is to be taken down, with the number of those left out since the last; `is_known`:
+    /// somebody has that name.
+    pub fn failed(&self, is_known: bool, now: Instant) -> Option<u64> {
+        if is_known { self.failed.known.due(now) } else { self.failed.unknown.due(now) }
     }
 
     fn throttle(&self) -> MutexGuard<'_, Throttle> {
@@ -245,6 +280,16 @@ mod tests {
             assert!(!is_open(&method, path, false), "{method} {path}");
         }
         assert!(is_open(&Method::GET, "/metrics", true) && !is_open(&Method::POST, "/metrics", true));
+    }
+
+    #[test]
+    fn wrong_passwords_for_names_that_nobody_has_hide_none_for_names_that_somebody_has() {
+        let (auth, now) = (Auth::default(), Instant::now());
+        let taken_down = (0..5_000).filter(|_| auth.failed(false, now).is_some()).count();
+        assert!(taken_down < 50, "{taken_down}");
+        assert_eq!(auth.failed(true, now), Some(0));
+        let later = now + std::time::Duration::from_secs(60);
+        assert_eq!(auth.failed(false, later), Some(5_000 - taken_down as u64));
     }
 
     #[test]

@@ -23,6 +23,8 @@ const STEADY: Duration = Duration::from_secs(2);
 const AT_ONCE: u32 = 4;
 /// What is older counts no more.
 const FORGET: Duration = Duration::from_secs(3_600);
+/// How long it is remembered that somebody logged in from an address.
+const KNOWN_FOR: Duration = Duration::from_secs(30 * 86_400);
 /// Entries of each table.
 const MAX_ENTRIES: usize = 4_096;
 
@@ -31,6 +33,8 @@ const MAX_ENTRIES: usize = 4_096;
 pub struct Throttle {
     accounts: HashMap<(IpAddr, Digest), Account>,
     addresses: HashMap<IpAddr, Address>,
+    /// From where somebody logged in, and when last.
+    known: HashMap<IpAddr, Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,11 +103,24 @@ impl Throttle {
         Ok(one)
     }
 
+    /// Somebody logged in from there.
+    pub fn know(&mut self, address: IpAddr, now: Instant) {
+        put(&mut self.known, site(address), now, |it| *it);
+    }
+
+    /// Whether somebody logged in from there before.
+    pub fn is_known(&self, address: IpAddr, now: Instant) -> bool {
+        self.known.get(&site(address)).is_some_and(|last| now < *last + KNOWN_FOR)
+    }
+
     /// Takes down how it ended.
     pub fn end(&mut self, one: Try, outcome: Outcome, now: Instant) {
         let key = (one.address, one.account);
         if let Some(address) = self.addresses.get_mut(&one.address) {
             address.under_way = address.under_way.saturating_sub(1);
+        }
+        if outcome == Outcome::Right {
+            self.know(one.address, now);
         }
         let Some(account) = self.accounts.get_mut(&key) else { return };
         match outcome {
@@ -234,6 +251,21 @@ mod tests {
         for _ in 0..FREE {
             assert_eq!(wrong(&mut throttle, "192.0.2.1", "admin", now), None);
         }
+    }
+
+    #[test]
+    fn an_address_is_known_by_a_right_password_alone_and_for_a_month() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        assert_eq!(wrong(&mut throttle, "2001:db8::1", "admin", now), None);
+        assert!(!throttle.is_known(ip("2001:db8::1"), now));
+        let one = throttle.begin(ip("2001:db8::1"), "admin", now).unwrap();
+        throttle.end(one, Outcome::Right, now);
+        assert!(throttle.is_known(ip("2001:db8::2"), now) && !throttle.is_known(ip("192.0.2.1"), now));
+        assert!(!throttle.is_known(ip("2001:db8::1"), now + KNOWN_FOR));
+        for i in 0..6_000_u32 {
+            throttle.know(std::net::Ipv4Addr::from(i).into(), now + Duration::from_millis(i.into()));
+        }
+        assert_eq!(throttle.known.len(), MAX_ENTRIES);
     }
 
     #[test]
