@@ -153,7 +153,7 @@ mod tests {
             ("GET", "/path/999", None, "", 400, "999"),
             ("GET", "/path/%FF", None, "", 400, "UTF-8"),
             ("POST", "/json", json, "{\"limit\":7}", 200, "7"),
-            ("POST", "/json", json, "{\"limit\":", 400, "no JSON: EOF"),
+            ("POST", "/json", json, "{\"limit\":", 400, "no JSON: limit: EOF"),
             ("POST", "/json", json, "{\"limit\":\"a\"}", 422, "asked for: limit: invalid type"),
             ("POST", "/json", json, "[7]", 422, "an object"),
             ("POST", "/json", json, "{\"limit\":7,\"more\":1}", 422, "more"),
