@@ -84,7 +84,7 @@ fn a_flood_of_strangers_costs_no_host_a_sample() {
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let server = Server::start_tls(&data, &[]);
+    let server = Server::start(&data, &[]);
     let hosts = Hosts::join(&server);
     let all = || server.json("/api/v1/hosts")["hosts"].as_array().unwrap().clone();
     wait_for("the hosts", Duration::from_secs(30), || (all().len() as u64 >= HOSTS).then_some(()));
