@@ -1,9 +1,9 @@
 //! The HTTP API: reads `store` and `live`, and is described by its own OpenAPI document.
 //!
-//! A request passes [`serve`](mod@serve) (connections, TLS), [`headers`] (what each answer says to browsers), [`origin`]
-//! (from where, and whether this port listens to it), [`limits`] (how many, how long), [`auth::gate`] (who calls), and then its
-//! handler. Handlers take what is asked with [`extract`], what the caller must be allowed with [`caller`], and refuse with an
-//! [`error::Problem`].
+//! A request passes `serve` (connections, TLS), `headers` (what each answer says to browsers), `origin`
+//! (from where, and whether this port listens to it), `limits` (how many, how long), `auth::gate` (who calls), and then its
+//! handler. Handlers take what is asked with `extract`, what the caller must be allowed with `caller`, and refuse with an
+//! `error::Problem`.
 
 mod audit;
 pub mod auth;
