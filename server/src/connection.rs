@@ -1,8 +1,8 @@
 //! Accepts connections and brings them to their session: who gets in at all, before anything is known of them.
 //!
-//! Strangers, connections that have not introduced themselves yet, are few and have a deadline ([`strangers`]); hosts
-//! count against the overall cap alone. Before a session begins a listed proxy says whom it speaks for ([`proxy`]) and TLS
-//! is set up ([`meet`]). Until a stranger has said its first byte it costs a task and a socket, and no buffer.
+//! Strangers, connections that have not introduced themselves yet, are few and have a deadline (`strangers`); hosts
+//! count against the overall cap alone. Before a session begins a listed proxy says whom it speaks for (`proxy`) and TLS
+//! is set up (`meet`). Until a stranger has said its first byte it costs a task and a socket, and no buffer.
 
 mod denials;
 mod gate;

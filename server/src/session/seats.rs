@@ -2,7 +2,7 @@
 //!
 //! The same run of a client takes over its own seat at once: its old connection is half open. Another run gets it only
 //! once the connection that holds it has been silent for longer than its host's down limit. Who tries all the same is
-//! noted, so that a copied identity is told from a client that restarts: see [`turns`](super::turns).
+//! noted, so that a copied identity is told from a client that restarts: see `turns`.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

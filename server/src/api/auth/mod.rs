@@ -1,5 +1,5 @@
 //! Who may use the API: every request passes [`gate`], which finds out who calls, by cookie or token, and turns away who is
-//! nobody. What is open to all stands in [`is_open`] alone: a route that forgets to ask is closed.
+//! nobody. What is open to all stands in `is_open` alone: a route that forgets to ask is closed.
 //!
 //! What an operation needs beyond that, it takes as `caller::{Reader, Writer, Administrator}`. Should one that changes
 //! something forget it, the gate still asks for `write` but for what everybody may change of his own.
