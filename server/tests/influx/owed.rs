@@ -101,8 +101,10 @@ async fn what_cannot_be_noted_is_not_skipped_until_the_journal_takes_it_away_and
     std::fs::create_dir(&blocked).unwrap();
     let running = rig.start_target(target.clone());
     let mut count = 1;
+    // As long as it takes: when the journal looks is a matter of time, and on a busy machine much is loaded meanwhile.
+    let began = std::time::Instant::now();
     while rig.metrics.influx_given_up_bytes.get() == 0 {
-        assert!(count < 20_000, "nothing was taken away");
+        assert!(began.elapsed() < Duration::from_secs(120), "nothing was taken away");
         for _ in 0..9 {
             load(&rig, &store, count, 1).await;
             count += if count % 10 == 9 { 2 } else { 1 };
