@@ -107,8 +107,14 @@ fn sheet(host: &Value) -> String {
 fn table(answer: &Value) -> String {
     let none = Vec::new();
     let hosts = answer["hosts"].as_array().unwrap_or(&none);
+    fn cell_of<'a>(host: &'a Value, name: &str) -> &'a str {
+        match name {
+            "state" if host["revoked"].is_string() => "revoked",
+            _ => host[name].as_str().unwrap_or("-"),
+        }
+    }
     let column = |name: &'static str| {
-        let cells = hosts.iter().map(move |host| host[name].as_str().unwrap_or("-"));
+        let cells = hosts.iter().map(move |host| cell_of(host, name));
         let width =
             cells.clone().map(|cell| cell.chars().count()).chain([name.len()]).max().unwrap_or_default();
         (name, width)
@@ -120,7 +126,7 @@ fn table(answer: &Value) -> String {
     };
     let mut table = line(columns.map(|(name, _)| name));
     for host in hosts {
-        table += &line(columns.map(|(name, _)| host[name].as_str().unwrap_or("-")));
+        table += &line(columns.map(|(name, _)| cell_of(host, name)));
     }
     table
 }
@@ -137,11 +143,13 @@ mod tests {
         let answer = serde_json::json!({ "hosts": [
             { "name": "a", "state": "up", "id": "00" },
             { "name": "数据库", "state": "down", "id": "01" },
+            { "name": "gone", "state": "down", "revoked": "2026-01-31T12:00:00Z", "id": "02" },
         ]});
         let lines: Vec<String> = table(&answer).lines().map(str::to_owned).collect();
-        assert_eq!(lines[0], "name  state  last_seen  client_version  address  id");
-        assert_eq!(lines[1], "a     up     -          -               -        00");
-        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0], "name  state    last_seen  client_version  address  id");
+        assert_eq!(lines[1], "a     up       -          -               -        00");
+        assert_eq!(lines[3], "gone  revoked  -          -               -        02");
+        assert_eq!(lines.len(), 4);
     }
 
     #[test]

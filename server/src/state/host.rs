@@ -268,7 +268,8 @@ fn labels_of(hello: &Hello) -> Labels {
 
 /// `wanted`, or where that is taken `wanted-2`, or the next that is free: a name is never inherited.
 pub(super) fn free_name(wanted: &str, is_free: impl Fn(&str) -> bool) -> Box<str> {
-    if is_free(wanted) {
+    // A name that reads like an id would be taken for that host wherever a host is named by either.
+    if is_free(wanted) && wanted.parse::<HostId>().is_err() {
         return wanted.into();
     }
     let numbered = |number: u64| -> Box<str> {

@@ -197,7 +197,9 @@ impl Writer {
         let before = self.host(id)?;
         let mut host = (*before).clone();
         let names = &self.names;
-        let is_free = |name: &str| names.get(name).is_none_or(|holder| *holder == id);
+        let is_free = |name: &str| {
+            name.parse::<HostId>().is_err() && names.get(name).is_none_or(|holder| *holder == id)
+        };
         let mut said = Vec::new();
         match &change.name {
             Some(Some(name)) if !is_free(name) => return Err(StateError::NameTaken(name.clone())),

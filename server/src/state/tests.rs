@@ -44,6 +44,16 @@ fn tags(state: &State, id: u8, time_ms: i64) -> Arc<HostTags> {
 }
 
 #[tokio::test]
+async fn a_name_that_reads_like_the_id_of_a_host_is_not_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let (state, _thread) = State::open(&dir.path().join("state.db")).unwrap();
+    let first = admit(&state, hello(1, "web", &[]), 0, None).await.unwrap();
+    let second = admit(&state, hello(2, &first.id.to_string(), &[]), 0, None).await.unwrap();
+    assert_eq!(second.name(), format!("{}-2", first.id));
+    assert_eq!(state.find(&first.id.to_string()).unwrap().id, first.id);
+}
+
+#[tokio::test]
 async fn a_host_is_remembered_across_restarts_with_all_its_versions() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
