@@ -166,7 +166,7 @@ fn a_token_that_lets_nobody_in_is_named_with_its_reason_and_another_one_does() {
     ];
     for (name, token, code, words) in cases {
         let mut client = scene.client(name, Some(token));
-        let remedy = "give this client the new token";
+        let remedy = "the new one is given with VITALS_TOKEN";
         let line = client_says(&client, &["the server does not take this host", words, code.word(), remedy]);
         assert!(line.contains("level=error") && line.contains("retry_ms=600000"), "{line}");
         assert_eq!(client.log_line("the join token has expired by this host").is_some(), name == "expired");
@@ -230,10 +230,10 @@ fn a_machine_that_is_a_copy_is_refused_and_named_on_both_sides_until_it_joins_as
         fs::copy(scene.client_dir("web").join(file), copy.join(file)).unwrap();
     }
     let mut second = start(&copy, "web", None, &[]);
-    let line = client_says(&second, &["no connection", "(identity_in_use)", "if this machine is a copy"]);
+    let line = client_says(&second, &["no connection", "(identity_in_use)", "the identity is a file in data_dir"]);
     assert!(line.contains("level=warn"), "it tries on: {line}");
     scene.server_says(&["stranger refused", "web: another run", "reason=identity_in_use"]);
-    status_says(&copy, "another client runs with this host's identity");
+    status_says(&copy, "If this machine is a copy of that one");
     let line = scene.server_says(&["two clients use one identity", "host=web"]);
     assert!(line.matches("127.0.0.1:").count() == 2, "both addresses: {line}");
     scene.server_says(&["audit=host_cloned", "target_name=web"]);
