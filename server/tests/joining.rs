@@ -230,7 +230,8 @@ fn a_machine_that_is_a_copy_is_refused_and_named_on_both_sides_until_it_joins_as
         fs::copy(scene.client_dir("web").join(file), copy.join(file)).unwrap();
     }
     let mut second = start(&copy, "web", None, &[]);
-    let line = client_says(&second, &["no connection", "(identity_in_use)", "the identity is a file in data_dir"]);
+    let line =
+        client_says(&second, &["no connection", "(identity_in_use)", "the identity is a file in data_dir"]);
     assert!(line.contains("level=warn"), "it tries on: {line}");
     scene.server_says(&["stranger refused", "web: another run", "reason=identity_in_use"]);
     status_says(&copy, "If this machine is a copy of that one");
