@@ -10,7 +10,7 @@
 //! - [`state`]: hosts, their names and labels.
 //! - [`own`]: what the server has to say for itself; [`metrics`] and [`process`] are where it comes from.
 //! - [`api`] reads `store` and `live`; [`control`] is the socket of the [`commands`].
-//! - [`app`] puts it all together; [`config`], [`cli`], [`logging`], [`seldom`], [`secret`], [`data_dir`], [`shutdown`], [`clock`] and
+//! - [`app`] puts it all together; [`config`], [`cli`], [`logging`], [`network`], [`seldom`], [`secret`], [`data_dir`], [`shutdown`], [`clock`] and
 //!   [`time`] serve it.
 
 pub mod api;
@@ -30,6 +30,7 @@ pub mod journal;
 pub mod live;
 pub mod logging;
 pub mod metrics;
+pub mod network;
 pub mod own;
 pub mod process;
 pub mod secret;

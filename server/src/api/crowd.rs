@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::network::network_of;
+
 /// Those who are there.
 #[derive(Debug)]
 pub struct Crowd {
@@ -74,17 +76,6 @@ impl Drop for Place {
                 counts.by_address.remove(&address);
             }
         }
-    }
-}
-
-/// What counts as one address: one of IPv4, a /64 of IPv6, since whoever has one of those has all of it.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 => v4,
     }
 }
 

@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use vitals_wire::bounded::{List, Text};
-use vitals_wire::ids::{RunId, Secret};
-use vitals_wire::message::{Facts, Hello};
-
 use super::*;
 use crate::data_dir::DataDir;
 use crate::state::State;
-use crate::state::tests::admit;
+use crate::state::tests::{admit, hello};
 use crate::tls::keys::Keys;
 
 struct Scene {
@@ -38,20 +34,7 @@ impl Scene {
 
     /// A host that was first seen so many days ago.
     async fn host(&self, id: u8, days: i64) -> HostId {
-        let hello = Hello {
-            protocol: 1,
-            client_version: Text::cut("0.1.0"),
-            host: HostId([id; 16]),
-            run: RunId([2; 16]),
-            secret: Secret([id; 32]),
-            token: None,
-            name: Text::cut(&format!("host-{id}")),
-            labels: List::empty(),
-            facts: Facts::default(),
-            interval_ms: 5_000,
-            shortest_interval_ms: 1_000,
-            clock_ms: 0,
-        };
+        let hello = hello(id, &format!("host-{id}"), &[]);
         admit(&self.place.state, hello, clock::now_ms() - days * DAY_MS, None).await.unwrap().id
     }
 }

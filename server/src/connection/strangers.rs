@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::network::network_of;
+
 /// Time after which a stranger may have to make room; longer where clients usually need more than half of it.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The longest that it becomes.
@@ -254,17 +256,6 @@ impl<Handle> Pool<Handle> {
             self.by_network.remove(&network);
         }
         done
-    }
-}
-
-/// What counts as one address: one of IPv4, a /64 of IPv6, since whoever has one of those has all of it.
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 => v4,
     }
 }
 

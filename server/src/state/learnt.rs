@@ -66,28 +66,14 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use vitals_wire::bounded::{List, Text};
-    use vitals_wire::ids::{RunId, Secret};
-    use vitals_wire::message::{Facts, Hello};
+    use vitals_wire::bounded::Text;
+    use vitals_wire::message::Hello;
 
     use super::*;
-    use crate::state::tests::admit;
+    use crate::state::tests::{self, admit};
 
     fn hello(id: u8) -> Hello {
-        Hello {
-            protocol: 1,
-            client_version: Text::cut("0.1.0"),
-            host: HostId([id; 16]),
-            run: RunId([2; 16]),
-            secret: Secret([id; 32]),
-            token: None,
-            name: Text::cut(&format!("host-{id}")),
-            labels: List::empty(),
-            facts: Facts::default(),
-            interval_ms: 5_000,
-            shortest_interval_ms: 1_000,
-            clock_ms: 0,
-        }
+        tests::hello(id, &format!("host-{id}"), &[])
     }
 
     #[tokio::test]

@@ -6,7 +6,8 @@ use vitals_wire::token::JoinToken;
 
 use super::audit::By;
 
-fn hello(id: u8, name: &str, labels: &[(&str, &str)]) -> Hello {
+/// What a host says first.
+pub(crate) fn hello(id: u8, name: &str, labels: &[(&str, &str)]) -> Hello {
     let labels = labels.iter().map(|(key, value)| Label { key: Text::cut(key), value: Text::cut(value) });
     Hello {
         protocol: 1,

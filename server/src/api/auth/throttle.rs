@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use crate::network::network_of;
 use crate::secret::Digest;
 
 /// Wrong passwords for one account from one address before the first delay.
@@ -76,7 +77,7 @@ impl Throttle {
     /// # Errors
     /// The time to wait.
     pub fn begin(&mut self, from: IpAddr, name: &str, now: Instant) -> Result<Try, Duration> {
-        let one = Try { address: site(from), account: Digest::of(name.as_bytes()) };
+        let one = Try { address: network_of(from), account: Digest::of(name.as_bytes()) };
         let key = (one.address, one.account);
         let account = self.accounts.get(&key).copied().filter(|it| now < it.last + FORGET);
         let wrong = account.map_or(0, |account| account.wrong);
@@ -105,12 +106,12 @@ impl Throttle {
 
     /// Somebody logged in from there.
     pub fn know(&mut self, address: IpAddr, now: Instant) {
-        put(&mut self.known, site(address), now, |it| *it);
+        put(&mut self.known, network_of(address), now, |it| *it);
     }
 
     /// Whether somebody logged in from there before.
     pub fn is_known(&self, address: IpAddr, now: Instant) -> bool {
-        self.known.get(&site(address)).is_some_and(|last| now < *last + KNOWN_FOR)
+        self.known.get(&network_of(address)).is_some_and(|last| now < *last + KNOWN_FOR)
     }
 
     /// Takes down how it ended.
@@ -138,14 +139,6 @@ fn delay(wrong: u32) -> Duration {
     match wrong.checked_sub(FREE) {
         None => Duration::ZERO,
         Some(beyond) => Duration::from_secs(1 << beyond.min(20)).min(LONGEST),
-    }
-}
-
-/// What one machine has: an IPv4 address, or a /64.
-fn site(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from(u128::from(v6) >> 64 << 64).into(),
-        v4 => v4,
     }
 }
 
